@@ -1,0 +1,1 @@
+export const clientPackageName = '@gomq/client';
