@@ -5,14 +5,8 @@
 // checked every length, flag, string and property, and would then lose the order of user properties and answer with text
 // where a reason code is due. In the tests it is the oracle.
 import { GomqError } from '../core/errors.js';
-import {
-  decodeProperties,
-  forwardableProperties,
-  NO_PROPERTIES,
-  PropertyId,
-  type PropertyValues,
-  WILL,
-} from './properties.js';
+import { decodeProperties, forwardableProperties, NO_PROPERTIES, type PropertyValues } from './properties.js';
+import { PropertyId, WILL } from './property-table.js';
 import { PacketReader } from './reader.js';
 import { ReasonCode } from './reason-codes.js';
 import { malformed, PacketType, type ProtocolVersion, protocolError, type QoS } from './types.js';

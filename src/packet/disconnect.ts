@@ -1,6 +1,7 @@
 // Owns DISCONNECT and AUTH as they come from a client. Decoded by the same walk that validates, for the reasons at the head of
 // connect.ts.
-import { decodeProperties, NO_PROPERTIES, PropertyId } from './properties.js';
+import { decodeProperties, NO_PROPERTIES } from './properties.js';
+import { PropertyId } from './property-table.js';
 import { PacketReader } from './reader.js';
 import { ReasonCode, reasonName } from './reason-codes.js';
 import { malformed, PacketType, type ProtocolVersion, protocolError } from './types.js';

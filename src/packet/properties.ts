@@ -1,5 +1,5 @@
-// Owns the properties of MQTT 5.0 (section 2.2.2): the table of what may stand where, the check of a block in place, and the two
-// ways to read one: in full for packets that come once (`decodeProperties`), in one walk without decoding for PUBLISH.
+// Owns the walks over properties of MQTT 5.0 (section 2.2.2): the check of a block in place, and the two ways to read one: in full
+// for packets that come once (`decodeProperties`), in one walk without decoding for PUBLISH. The rules are in property-table.ts.
 //
 // A block, everywhere here, is the bytes after the length that precedes it:
 //
@@ -7,234 +7,16 @@
 //   | length (varint)      | id | value    | id | value    | ...
 //   +----------------------+----+----------+----+----------+
 //                          ^ start                         ^ end
-import { ReasonCode } from './reason-codes.js';
+import {
+  holderName,
+  PROPERTY_RULES,
+  type PropertyHolder,
+  PropertyId,
+  type PropertyRule,
+} from './property-table.js';
 import { malformed, PacketType, protocolError } from './types.js';
 import { isValidUtf8String } from './utf8.js';
 import { readVarint, varintSize } from './varint.js';
-
-/** Property identifiers, table 2-4. All are below 0x80, so each takes one byte. */
-export const PropertyId = {
-  PayloadFormatIndicator: 0x01,
-  MessageExpiryInterval: 0x02,
-  ContentType: 0x03,
-  ResponseTopic: 0x08,
-  CorrelationData: 0x09,
-  SubscriptionIdentifier: 0x0b,
-  SessionExpiryInterval: 0x11,
-  AssignedClientIdentifier: 0x12,
-  ServerKeepAlive: 0x13,
-  AuthenticationMethod: 0x15,
-  AuthenticationData: 0x16,
-  RequestProblemInformation: 0x17,
-  WillDelayInterval: 0x18,
-  RequestResponseInformation: 0x19,
-  ResponseInformation: 0x1a,
-  ServerReference: 0x1c,
-  ReasonString: 0x1f,
-  ReceiveMaximum: 0x21,
-  TopicAliasMaximum: 0x22,
-  TopicAlias: 0x23,
-  MaximumQos: 0x24,
-  RetainAvailable: 0x25,
-  UserProperty: 0x26,
-  MaximumPacketSize: 0x27,
-  WildcardSubscriptionAvailable: 0x28,
-  SubscriptionIdentifierAvailable: 0x29,
-  SharedSubscriptionAvailable: 0x2a,
-} as const;
-
-/** What a property block belongs to: the type of a packet (PacketType), or WILL for the one inside a CONNECT. */
-export type PropertyHolder = number;
-
-/** The holder of will properties; no packet has type 0. */
-export const WILL = 0;
-
-/** `flag` is a byte that is 0 or 1; `pair` is two strings. */
-type PropertyType = 'flag' | 'uint16' | 'uint32' | 'varint' | 'string' | 'binary' | 'pair';
-
-interface PropertyRule {
-  name: string;
-  type: PropertyType;
-  /** Where a client may send it. */
-  client: readonly PropertyHolder[];
-  /** Where a server may send it. */
-  server: readonly PropertyHolder[];
-  repeatable?: true;
-  /** The reason code with which the value 0 is refused; absent where 0 has a meaning. */
-  zeroRefusedWith?: number;
-}
-
-const { Connect, Connack, Publish, Puback, Pubrec, Pubrel, Pubcomp } = PacketType;
-const { Subscribe, Suback, Unsubscribe, Unsuback, Disconnect, Auth } = PacketType;
-const MESSAGE = [Publish, WILL];
-const PUBLISH_ACKS = [Puback, Pubrec, Pubrel, Pubcomp];
-
-/** Table 2-4 with the limits that the sections of the properties set. */
-export const PROPERTIES: ReadonlyMap<number, PropertyRule> = new Map<number, PropertyRule>([
-  [
-    PropertyId.PayloadFormatIndicator,
-    { name: 'payload format indicator', type: 'flag', client: MESSAGE, server: [Publish] },
-  ],
-  [
-    PropertyId.MessageExpiryInterval,
-    { name: 'message expiry interval', type: 'uint32', client: MESSAGE, server: [Publish] },
-  ],
-  [PropertyId.ContentType, { name: 'content type', type: 'string', client: MESSAGE, server: [Publish] }],
-  [PropertyId.ResponseTopic, { name: 'response topic', type: 'string', client: MESSAGE, server: [Publish] }],
-  [
-    PropertyId.CorrelationData,
-    { name: 'correlation data', type: 'binary', client: MESSAGE, server: [Publish] },
-  ],
-  [
-    // It may repeat in a PUBLISH, but only a server sends it there [MQTT-3.3.4-6].
-    PropertyId.SubscriptionIdentifier,
-    {
-      name: 'subscription identifier',
-      type: 'varint',
-      client: [Subscribe],
-      server: [Publish],
-      zeroRefusedWith: ReasonCode.ProtocolError,
-    },
-  ],
-  [
-    // A server must not send it in a DISCONNECT [MQTT-3.14.2-2].
-    PropertyId.SessionExpiryInterval,
-    {
-      name: 'session expiry interval',
-      type: 'uint32',
-      client: [Connect, Disconnect],
-      server: [Connack],
-    },
-  ],
-  [
-    PropertyId.AssignedClientIdentifier,
-    { name: 'assigned client identifier', type: 'string', client: [], server: [Connack] },
-  ],
-  [PropertyId.ServerKeepAlive, { name: 'server keep alive', type: 'uint16', client: [], server: [Connack] }],
-  [
-    PropertyId.AuthenticationMethod,
-    {
-      name: 'authentication method',
-      type: 'string',
-      client: [Connect, Auth],
-      server: [Connack, Auth],
-    },
-  ],
-  [
-    PropertyId.AuthenticationData,
-    { name: 'authentication data', type: 'binary', client: [Connect, Auth], server: [Connack, Auth] },
-  ],
-  [
-    PropertyId.RequestProblemInformation,
-    { name: 'request problem information', type: 'flag', client: [Connect], server: [] },
-  ],
-  [PropertyId.WillDelayInterval, { name: 'will delay interval', type: 'uint32', client: [WILL], server: [] }],
-  [
-    PropertyId.RequestResponseInformation,
-    { name: 'request response information', type: 'flag', client: [Connect], server: [] },
-  ],
-  [
-    PropertyId.ResponseInformation,
-    { name: 'response information', type: 'string', client: [], server: [Connack] },
-  ],
-  [
-    PropertyId.ServerReference,
-    { name: 'server reference', type: 'string', client: [], server: [Connack, Disconnect] },
-  ],
-  [
-    PropertyId.ReasonString,
-    {
-      name: 'reason string',
-      type: 'string',
-      client: [...PUBLISH_ACKS, Disconnect, Auth],
-      server: [Connack, ...PUBLISH_ACKS, Suback, Unsuback, Disconnect, Auth],
-    },
-  ],
-  [
-    PropertyId.ReceiveMaximum,
-    {
-      name: 'receive maximum',
-      type: 'uint16',
-      client: [Connect],
-      server: [Connack],
-      zeroRefusedWith: ReasonCode.ProtocolError,
-    },
-  ],
-  [
-    PropertyId.TopicAliasMaximum,
-    { name: 'topic alias maximum', type: 'uint16', client: [Connect], server: [Connack] },
-  ],
-  [
-    // [MQTT-3.3.2-8]
-    PropertyId.TopicAlias,
-    {
-      name: 'topic alias',
-      type: 'uint16',
-      client: [Publish],
-      server: [Publish],
-      zeroRefusedWith: ReasonCode.TopicAliasInvalid,
-    },
-  ],
-  [PropertyId.MaximumQos, { name: 'maximum QoS', type: 'flag', client: [], server: [Connack] }],
-  [PropertyId.RetainAvailable, { name: 'retain available', type: 'flag', client: [], server: [Connack] }],
-  [
-    PropertyId.UserProperty,
-    {
-      name: 'user property',
-      type: 'pair',
-      client: [Connect, ...MESSAGE, ...PUBLISH_ACKS, Subscribe, Unsubscribe, Disconnect, Auth],
-      server: [Connack, ...PUBLISH_ACKS, Suback, Unsuback, Publish, Disconnect, Auth],
-      repeatable: true,
-    },
-  ],
-  [
-    PropertyId.MaximumPacketSize,
-    {
-      name: 'maximum packet size',
-      type: 'uint32',
-      client: [Connect],
-      server: [Connack],
-      zeroRefusedWith: ReasonCode.ProtocolError,
-    },
-  ],
-  [
-    PropertyId.WildcardSubscriptionAvailable,
-    { name: 'wildcard subscription available', type: 'flag', client: [], server: [Connack] },
-  ],
-  [
-    PropertyId.SubscriptionIdentifierAvailable,
-    { name: 'subscription identifier available', type: 'flag', client: [], server: [Connack] },
-  ],
-  [
-    PropertyId.SharedSubscriptionAvailable,
-    { name: 'shared subscription available', type: 'flag', client: [], server: [Connack] },
-  ],
-]);
-
-/** A rule as the walk uses it: who may have it as a bit for each holder, so that PUBLISH pays no search. */
-interface IndexedRule extends PropertyRule {
-  id: number;
-  clientBits: number;
-  serverBits: number;
-}
-
-function bitsOf(holders: readonly PropertyHolder[]): number {
-  return holders.reduce((bits, holder) => bits | (1 << holder), 0);
-}
-
-function holderName(holder: PropertyHolder): string {
-  if (holder === WILL) return 'the will';
-  const name = Object.entries(PacketType).find(([, type]) => type === holder)?.[0];
-  return name?.toUpperCase() ?? `packet type ${holder}`;
-}
-
-/** Rules by identifier; undefined where no property has the identifier. */
-const RULES: readonly (IndexedRule | undefined)[] = Array.from({ length: 0x2b }, (_, id) => {
-  const rule = PROPERTIES.get(id);
-  return rule === undefined
-    ? undefined
-    : { ...rule, id, clientBits: bitsOf(rule.client), serverBits: bitsOf(rule.server) };
-});
 
 /** The identifiers seen so far in one block, a bit each. Two words, because identifiers reach 0x2a. */
 interface Seen {
@@ -243,19 +25,19 @@ interface Seen {
 }
 
 /** The rule of the property at the position, checked against where it stands and what came before it. */
-function ruleAt(buffer: Buffer, position: number, holder: PropertyHolder, seen: Seen): IndexedRule {
+function ruleAt(buffer: Buffer, position: number, holder: PropertyHolder, seen: Seen): PropertyRule {
   // The identifier is a variable byte integer, but every one assigned is a single byte: 0x80 and above are unknown ids.
   const id = buffer[position];
-  const rule = RULES[id];
+  const rule = PROPERTY_RULES[id];
   if (rule === undefined) throw malformed(`unknown property 0x${id.toString(16)} in ${holderName(holder)}`);
-  if ((rule.clientBits & (1 << holder)) === 0) {
+  if ((rule.client & (1 << holder)) === 0) {
     // [MQTT-3.3.4-6] for a subscription identifier in a PUBLISH.
-    if (rule.server.includes(holder))
-      throw protocolError(`${rule.name} in ${holder} comes from a server only`);
-    // Section 2.2.2.2: an identifier that is not valid for its packet type makes the packet malformed.
+    if ((rule.server & (1 << holder)) !== 0) {
+      throw protocolError(`${rule.name} in ${holderName(holder)} comes from a server only`);
+    } // Section 2.2.2.2: an identifier that is not valid for its packet type makes the packet malformed.
     throw malformed(`${rule.name} does not belong in ${holderName(holder)}`);
   }
-  if (rule.repeatable !== true) {
+  if (!rule.repeatable) {
     // Each property's section says that it is a protocol error to include it more than once.
     const bit = 1 << (id & 31);
     if (((id < 32 ? seen.low : seen.high) & bit) !== 0)
@@ -311,7 +93,7 @@ function uint32(buffer: Buffer, position: number): number {
 }
 
 /** Checks a value that lies whole in the block: the range of numbers, the characters of strings. */
-function checkValue(buffer: Buffer, position: number, valueEnds: number, rule: IndexedRule): void {
+function checkValue(buffer: Buffer, position: number, valueEnds: number, rule: PropertyRule): void {
   switch (rule.type) {
     case 'flag':
       if (buffer[position] > 1) throw protocolError(`${rule.name} is ${buffer[position]}, neither 0 nor 1`);
@@ -423,7 +205,7 @@ export function decodeProperties(
   const values = new PropertyValues();
   let position = start;
   while (position < end) {
-    const rule = RULES[buffer[position]]!;
+    const rule = PROPERTY_RULES[buffer[position]]!;
     const from = position + 1;
     position = valueEnd(buffer, from, end, rule);
     switch (rule.type) {
@@ -492,7 +274,7 @@ export function scanPublishProperties(buffer: Buffer, start: number, end: number
   let payloadIsUtf8 = false;
   let position = start;
   while (position < end) {
-    const rule = ruleAt(buffer, position, Publish, seen);
+    const rule = ruleAt(buffer, position, PacketType.Publish, seen);
     const from = position + 1;
     position = valueEnd(buffer, from, end, rule);
     checkValue(buffer, from, position, rule);
@@ -518,7 +300,7 @@ export function forwardableProperties(buffer: Buffer, start: number, end: number
   let keptBytes = 0;
   let position = start;
   while (position < end) {
-    const rule = RULES[buffer[position]]!;
+    const rule = PROPERTY_RULES[buffer[position]]!;
     const valueEnds = valueEnd(buffer, position + 1, end, rule);
     if (
       rule.id !== PropertyId.TopicAlias &&

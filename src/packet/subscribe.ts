@@ -2,7 +2,8 @@
 // decided here; a packet that leaves this file has at least one filter, and each is a non-empty UTF-8 string.
 //
 // Decoded by the same walk that validates, for the reasons at the head of connect.ts.
-import { checkProperties, decodeProperties, PropertyId } from './properties.js';
+import { checkProperties, decodeProperties } from './properties.js';
+import { PropertyId } from './property-table.js';
 import { PacketReader } from './reader.js';
 import { malformed, PacketType, type ProtocolVersion, protocolError, type QoS } from './types.js';
 
