@@ -1,0 +1,264 @@
+// Owns every configuration key: its type, its default, what it means and what a right value looks like. The types that the rooms compile
+// against, `print-config`, the error messages and docs/CONFIGURATION.md all come from the one schema below.
+import { z } from 'zod';
+import { parseAddress } from './address.js';
+
+/** How a value is written as text, in an environment variable or after --set. */
+type KeyKind = 'text' | 'integer' | 'boolean' | 'choice' | 'list';
+
+interface KeyMeta {
+  kind: KeyKind;
+  /** What the key means, one or two sentences. */
+  description: string;
+  /** Completes the sentence "expected ...". */
+  expected: string;
+  /** Never printed or logged. */
+  secret: boolean;
+  [other: string]: unknown;
+}
+
+function key<T extends z.ZodType>(schema: T, kind: KeyKind, expected: string, description: string): T {
+  return schema.meta({ kind, expected, description, secret: false } satisfies KeyMeta);
+}
+
+function integer(from: number, to: number, byDefault: number, description: string) {
+  const schema = z.number().int().min(from).max(to).default(byDefault);
+  return key(schema, 'integer', `a whole number from ${from} to ${to}`, description);
+}
+
+function boolean(byDefault: boolean, description: string) {
+  return key(z.boolean().default(byDefault), 'boolean', 'true or false', description);
+}
+
+function text(byDefault: string, expected: string, description: string) {
+  return key(z.string().default(byDefault), 'text', expected, description);
+}
+
+function secret(description: string) {
+  const meta: KeyMeta = { kind: 'text', expected: 'text', description, secret: true };
+  return z.string().default('').meta(meta);
+}
+
+function choice<const T extends readonly [string | number, ...(string | number)[]]>(
+  values: T,
+  byDefault: NoInfer<T[number]>,
+  description: string,
+) {
+  const schema = z.literal(values).default(byDefault as never);
+  return key(schema, 'choice', `one of ${values.join(', ')}`, description);
+}
+
+function isAddress(value: string): boolean {
+  try {
+    parseAddress(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function addresses(byDefault: string[], description: string) {
+  const schema = z.array(z.string().refine(isAddress)).default(byDefault);
+  return key(schema, 'list', 'a list of HOST:PORT', description);
+}
+
+const MEBIBYTE = 1024 * 1024;
+const GIBIBYTE = 1024 * MEBIBYTE;
+/** The largest MQTT packet: a fixed header of 5 bytes and the largest remaining length. */
+const PACKET_BYTES_MAX = 268_435_455 + 5;
+const UINT32_MAX = 4_294_967_295;
+const DAY_SECONDS = 86_400;
+
+export const configSchema = z.strictObject({
+  node: z.strictObject({
+    id: key(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9_.-]{1,64}$/)
+        .default('gomq'),
+      'text',
+      '1 to 64 letters, digits, dots, dashes or underscores',
+      'The name of this broker in logs.',
+    ),
+  }),
+  listeners: z.strictObject({
+    mqtt: addresses(['127.0.0.1:9000'], 'Where MQTT over TCP is served.'),
+    mqtts: addresses([], 'Where MQTT over TLS is served.'),
+    ws: addresses([], 'Where MQTT over WebSocket is served.'),
+    wss: addresses([], 'Where MQTT over WebSocket and TLS is served.'),
+    tls: z.strictObject({
+      cert: text('', 'a path', 'PEM file with the certificate chain that the mqtts and wss listeners show.'),
+      key: text('', 'a path', 'PEM file with the private key of that certificate.'),
+      ca: text('', 'a path', 'PEM file with the authorities that client certificates are checked against.'),
+      requireClientCert: boolean(false, 'Refuse TLS clients without a certificate signed by one of `ca`.'),
+    }),
+  }),
+  http: z.strictObject({
+    listen: key(
+      z
+        .string()
+        .refine((value) => value === '' || isAddress(value))
+        .default('127.0.0.1:8000'),
+      'text',
+      "HOST:PORT, or '' for none",
+      "Where the HTTP API is served; '' turns it off.",
+    ),
+    token: secret('What `POST /pub` must carry as `Authorization: Bearer ...`. Empty: none is asked for.'),
+  }),
+  auth: z.strictObject({
+    anonymous: choice(
+      ['loopback', 'always', 'never'],
+      'loopback',
+      'Who may connect without a user name: clients on this machine, everyone, no one.',
+    ),
+    passwordFile: text('', 'a path', 'File with users and the hashes of their passwords.'),
+    aclFile: text(
+      '',
+      'a path',
+      'File that says who may publish and subscribe to what. Empty: everyone to everything.',
+    ),
+  }),
+  mqtt: z.strictObject({
+    maximumQos: choice([0, 1, 2], 2, 'The highest QoS that a client may publish with.'),
+    retain: boolean(true, 'Whether retained messages are kept.'),
+    sharedSubscriptions: boolean(true, 'Whether `$share/<group>/<filter>` is served.'),
+    wildcardSubscriptions: boolean(true, 'Whether filters may contain `+` and `#`.'),
+    keepAliveSecondsMax: integer(1, 65535, 65535, 'The longest keep alive a client may ask for.'),
+    sessionExpirySecondsMax: integer(
+      0,
+      UINT32_MAX,
+      604_800,
+      'How long a session outlives its connection at most, whatever the client asked for.',
+    ),
+    receiveMaximum: integer(
+      1,
+      65535,
+      65535,
+      'Messages of QoS 1 and 2 a client may have unacknowledged towards gomq.',
+    ),
+    inflightMaximum: integer(
+      1,
+      65535,
+      1000,
+      'Messages of QoS 1 and 2 that gomq sends unacknowledged to a client that set no Receive Maximum.',
+    ),
+    topicAliasMaximum: integer(0, 65535, 64, 'Topic aliases that a client may use in one connection.'),
+    topicAliasMaximumOutgoing: integer(
+      0,
+      65535,
+      64,
+      'Topic aliases that gomq uses at most towards one client.',
+    ),
+    willDelaySecondsMax: integer(
+      0,
+      UINT32_MAX,
+      DAY_SECONDS,
+      'The longest delay of a will, whatever the client asked for.',
+    ),
+  }),
+  limits: z.strictObject({
+    connections: integer(1, 1_000_000, 50_000, 'Client connections in total.'),
+    connectionsPerAddress: integer(1, 1_000_000, 20_000, 'Client connections from one IP address.'),
+    connectTimeoutSeconds: integer(1, 600, 10, 'Time from opening a connection to a complete CONNECT.'),
+    packetBytes: integer(
+      64,
+      PACKET_BYTES_MAX,
+      MEBIBYTE,
+      'The largest MQTT packet, and the largest body of `POST /pub`.',
+    ),
+    topicBytes: integer(1, 65535, 1024, 'The longest topic name or topic filter.'),
+    topicLevels: integer(1, 65535, 64, 'Levels (separated by `/`) in a topic name or topic filter.'),
+    subscriptionsPerSession: integer(1, 10_000_000, 10_000, 'Subscriptions of one session.'),
+    sessions: integer(1, 10_000_000, 100_000, 'Sessions in total, connected or not.'),
+    retainedMessages: integer(0, 100_000_000, 1_000_000, 'Retained messages in total.'),
+    retainedBytes: integer(
+      0,
+      Number.MAX_SAFE_INTEGER,
+      GIBIBYTE,
+      'Bytes of topic names and payloads in retained messages.',
+    ),
+    outboxBytes: integer(
+      4096,
+      GIBIBYTE,
+      MEBIBYTE,
+      'Bytes waiting to be sent to one client. Beyond it QoS 0 messages are dropped for that client and others wait in the log.',
+    ),
+    internedTopics: integer(1, 100_000_000, 200_000, 'Topic names kept in memory with their subscribers.'),
+  }),
+  log: z.strictObject({
+    segmentBytes: integer(
+      65_536,
+      GIBIBYTE,
+      8 * MEBIBYTE,
+      'Size of one segment of the log, which is what retention removes at a time.',
+    ),
+    retentionBytes: integer(
+      65_536,
+      Number.MAX_SAFE_INTEGER,
+      64 * MEBIBYTE,
+      'Size of the log beyond which segments that no session needs are removed.',
+    ),
+    hardLimitBytes: integer(
+      65_536,
+      Number.MAX_SAFE_INTEGER,
+      GIBIBYTE,
+      'Size of the log beyond which the oldest segment is removed even where a session has not read it yet.',
+    ),
+  }),
+  logger: z.strictObject({
+    level: choice(
+      ['debug', 'info', 'warn', 'error'],
+      'info',
+      'The least severe diagnostics that are written.',
+    ),
+    format: choice(
+      ['auto', 'json', 'pretty'],
+      'auto',
+      'How they are written to stderr; auto is pretty on a terminal and json elsewhere.',
+    ),
+  }),
+});
+
+/** The whole configuration, checked. '' in a text key means "not set". */
+export type Config = z.infer<typeof configSchema>;
+
+/** One key as the schema has it. */
+export interface ConfigKey extends KeyMeta {
+  /** `listeners.tls.cert` */
+  path: string;
+  byDefault: unknown;
+  schema: z.ZodType;
+}
+
+/** Every key, in the order of the schema. */
+export const configKeys: readonly ConfigKey[] = collectKeys(configSchema, '');
+
+function collectKeys(schema: z.ZodObject, prefix: string): ConfigKey[] {
+  return Object.entries(schema.shape).flatMap(([name, child]) => {
+    const path = prefix + name;
+    if (child instanceof z.ZodObject) return collectKeys(child, `${path}.`);
+    const leaf = child as z.ZodType;
+    return [{ ...(leaf.meta() as KeyMeta), path, byDefault: leaf.parse(undefined), schema: leaf }];
+  });
+}
+
+/** Puts values by path into the nested shape of Config; keys without a value get their default. */
+export function assembleConfig(values: ReadonlyMap<string, unknown>): Config {
+  const root: Record<string, unknown> = {};
+  for (const { path, byDefault } of configKeys) {
+    const names = path.split('.');
+    const last = names.pop() as string;
+    let section = root;
+    for (const name of names) {
+      section[name] ??= {};
+      section = section[name] as Record<string, unknown>;
+    }
+    section[last] = values.has(path) ? values.get(path) : byDefault;
+  }
+  return configSchema.parse(root);
+}
+
+/** A fresh configuration in which nothing was set. */
+export function defaultConfig(): Config {
+  return assembleConfig(new Map());
+}
