@@ -153,10 +153,12 @@ export class BenchClient implements InboundSink {
         ),
       );
     });
-    suback.granted.forEach((granted, position) => {
+    filters.forEach((filter, position) => {
+      const granted = suback.granted[position];
       if (granted === qos) return;
-      const what = typeof granted === 'number' && granted < 0x80 ? `granted only QoS ${granted}` : 'refused';
-      throw new BenchError(`the broker ${what} for ${this.title} at ${filters[position]}`);
+      const what =
+        typeof granted === 'number' && granted < 0x80 ? `granted only QoS ${granted} to` : 'refused to subscribe';
+      throw new BenchError(`the broker ${what} ${this.title} at ${filter}`);
     });
   }
 

@@ -167,8 +167,7 @@ class BenchRun implements ClientOwner {
   #refused = 0;
   #refusedReason: number | undefined;
   #foreign = 0;
-  #lastDeliveryAt = 0;
-  #lastAckAt = 0;
+  /** When something was last published, acknowledged or received. */
   #lastMoveAt = 0;
   #lastMoveSum = 0;
   #isScheduled = false;
@@ -240,8 +239,6 @@ class BenchRun implements ClientOwner {
     this.#now = this.#startedAt;
     this.#measuredFrom = this.#startedAt;
     this.#lastMoveAt = this.#startedAt;
-    this.#lastDeliveryAt = this.#startedAt;
-    this.#lastAckAt = this.#startedAt;
     const warmupMicros = options.warmupSeconds * 1e6;
     if (options.durationSeconds !== undefined) {
       this.#deadline = this.#startedAt + warmupMicros + options.durationSeconds * 1e6;
@@ -297,7 +294,7 @@ class BenchRun implements ClientOwner {
 
     const used = process.cpuUsage(cpu);
     until ??= {
-      at: Math.max(this.#lastDeliveryAt, this.#lastAckAt),
+      at: this.#lastMoveAt,
       published: this.#published,
       received: this.#received,
       cpuMicros: used.user + used.system,
@@ -386,6 +383,7 @@ class BenchRun implements ClientOwner {
       if (publisher.isBusy) continue;
       publisher.flush(mayPublish ? this.#fill(publisher, now) : 0);
     }
+    this.#noteMovement(now);
     if (this.#isComplete(now)) {
       this.#finish?.();
       return;
@@ -475,13 +473,15 @@ class BenchRun implements ClientOwner {
     return this.#received >= this.#expected() && this.#distinct() === this.#expected();
   }
 
+  #noteMovement(now: number): void {
+    const sum = this.#published + this.#acknowledged + this.#received;
+    if (sum === this.#lastMoveSum) return;
+    this.#lastMoveSum = sum;
+    this.#lastMoveAt = now;
+  }
+
   /** Notices that nothing moves: gives up what is missing, and ends the run when all is published. */
   #checkStall(now: number): void {
-    const sum = this.#published + this.#acknowledged + this.#received;
-    if (sum !== this.#lastMoveSum) {
-      this.#lastMoveSum = sum;
-      this.#lastMoveAt = now;
-    }
     const stallMicros = this.#options.stallSeconds * 1e6;
     const isPublishing = now < this.#deadline && this.#published < this.#limit * this.#pubs;
     if (this.#qos === 0 && this.#subs > 0 && isPublishing) {
