@@ -157,7 +157,9 @@ export class BenchClient implements InboundSink {
       const granted = suback.granted[position];
       if (granted === qos) return;
       const what =
-        typeof granted === 'number' && granted < 0x80 ? `granted only QoS ${granted} to` : 'refused to subscribe';
+        typeof granted === 'number' && granted < 0x80
+          ? `granted only QoS ${granted} to`
+          : 'refused to subscribe';
       throw new BenchError(`the broker ${what} ${this.title} at ${filter}`);
     });
   }
