@@ -10,7 +10,7 @@ interface KeyMeta {
   kind: KeyKind;
   /** What the key means, one or two sentences. */
   description: string;
-  /** Completes the sentence "expected ...". */
+  /** Completes the sentence "expected ..."; for a list it describes one item. */
   expected: string;
   /** Never printed or logged. */
   secret: boolean;
@@ -59,7 +59,7 @@ function isAddress(value: string): boolean {
 
 function addresses(byDefault: string[], description: string) {
   const schema = z.array(z.string().refine(isAddress)).default(byDefault);
-  return key(schema, 'list', 'a list of HOST:PORT', description);
+  return key(schema, 'list', 'HOST:PORT', description);
 }
 
 const MEBIBYTE = 1024 * 1024;

@@ -3,7 +3,7 @@
 
 /** Called by the transport, never re-entrantly from inside one of its own methods. */
 export interface TransportHandler {
-  /** Bytes arrived. The handler may keep no reference to `chunk` after it returns, unless it copies. */
+  /** Bytes arrived. The chunk belongs to the handler from now on: the transport does not touch it again. */
   onData(chunk: Buffer): void;
   /** Everything written has left for the kernel after `write` answered false. */
   onDrain(): void;
@@ -12,20 +12,25 @@ export interface TransportHandler {
 }
 
 export interface Transport {
-  /** `203.0.113.7:51234`, for logs and per-address limits. */
+  /** IP address without port, an IPv4 address always as `203.0.113.7`. */
   readonly remoteAddress: string;
   readonly remotePort: number;
-  /** Encrypted and, where asked for, with a verified client certificate. */
+  /** Encrypted. */
   readonly isSecure: boolean;
+  /** The common name of the client certificate, where one was verified. */
+  readonly clientCertificateName: string | undefined;
   /** Must be called once, synchronously, when the connection is handed over. */
   start(handler: TransportHandler): void;
-  /** Hands `bytes` to the kernel. The caller must leave `bytes` unchanged until `onWritten`. False: wait for onDrain. */
+  /**
+   * Hands `bytes` to the kernel. The caller must leave `bytes` unchanged until `onWritten`, which is called exactly once, later, and also
+   * where the connection broke or is over. False: wait for onDrain, which may come although `pendingBytes` is 0 already.
+   */
   write(bytes: Buffer, onWritten: () => void): boolean;
   /** Bytes handed over by `write` that have not left for the kernel yet. */
   readonly pendingBytes: number;
   pause(): void;
   resume(): void;
-  /** Sends what was written, then closes; destroys after a bounded time. */
+  /** Sends what was written, then closes; destroys after a bounded time. What still arrives is dropped. */
   end(): void;
   /** Closes at once; what was not sent is lost. */
   destroy(): void;
