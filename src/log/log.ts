@@ -1,0 +1,75 @@
+// What the rest of the broker knows of the log. Records have consecutive offsets, are appended, become committed in order, and are read
+// from an offset. Nothing here says where they are kept: callers already treat a read as something that may have to wait.
+
+/** Where the bytes of a record go, or where they are. The same object is used again for the next one. */
+export interface RecordSlice {
+  offset: number;
+  buffer: Buffer;
+  /** First byte in `buffer`. */
+  start: number;
+  /** One past the last byte in `buffer`. */
+  end: number;
+}
+
+export const ReadResult = {
+  /** `record` is the next one. */
+  Record: 0,
+  /** There is nothing committed beyond. */
+  End: 1,
+  /** The record is not in memory; `onReadable` will be called once, then ask again. */
+  Pending: 2,
+} as const;
+export type ReadResult = (typeof ReadResult)[keyof typeof ReadResult];
+
+/** Reads committed records in order, from wherever it was told to. */
+export interface LogReader {
+  /** The offset the next call starts at. An offset below the log's start moves up to it. */
+  readonly position: number;
+  /** What the last call to `next` found. Its bytes stay unchanged for as long as somebody refers to the buffer. */
+  readonly record: RecordSlice;
+  seek(offset: number): void;
+  /**
+   * The next committed record. Where `wants` is given, runs of records with no topic that it answers true for are passed over unread;
+   * what comes out may still be of another topic.
+   */
+  next(wants?: (topicName: string) => boolean): ReadResult;
+  close(): void;
+}
+
+export interface Log {
+  /** The oldest offset that can still be read. */
+  readonly startOffset: number;
+  /** One past the last appended record. */
+  readonly endOffset: number;
+  /** One past the last committed record: everything below is kept, whatever happens. */
+  readonly highWatermark: number;
+  /** Bytes appended and not committed. */
+  readonly uncommittedBytes: number;
+  /** Bytes kept. */
+  readonly storedBytes: number;
+
+  /**
+   * Makes room for one record of `length` bytes about `topicName` and gives it the next offset. The caller writes all its bytes at once,
+   * before anything else happens to the log.
+   */
+  append(topicName: string, length: number): RecordSlice;
+  /** Says that a moment to commit has come: the end of a turn of the event loop. */
+  flush(): void;
+  /** The one to call when the high watermark has risen, with the old and the new one. */
+  onCommit(listener: (from: number, to: number) => void): void;
+  /** `onReadable` is called after a read that was pending. */
+  createReader(onReadable: () => void): LogReader;
+  close(): Promise<void>;
+}
+
+/** What decides how long records are kept. */
+export interface Retention {
+  /** Records beyond this many bytes go once nobody needs them. */
+  retentionBytes: number;
+  /** Records beyond this many bytes go even if somebody needs them. */
+  hardLimitBytes: number;
+  /** The lowest offset that a session still needs. Asked when a segment is about to go. */
+  neededFrom(): number;
+  /** Records [from, to) went although somebody needed them. */
+  onLost(from: number, to: number): void;
+}

@@ -1,0 +1,33 @@
+// Buffers for outboxes, in three sizes, used again once their bytes have left. What the pool keeps is bounded; what is in use is bounded by
+// the outboxes.
+
+const SMALL_BYTES = 1024;
+const MIDDLE_BYTES = 8192;
+export const LARGE_BYTES = 65_536;
+
+/** Bytes of free buffers kept per size. */
+const FREE_BYTES_MAX = 8 * 1024 * 1024;
+
+const free: { bytes: number; buffers: Buffer[] }[] = [SMALL_BYTES, MIDDLE_BYTES, LARGE_BYTES].map(
+  (bytes) => ({
+    bytes,
+    buffers: [],
+  }),
+);
+
+/** A buffer of at least `bytes`, with anything in it. More than LARGE_BYTES comes from, and goes back to, the garbage collector. */
+export function takeBuffer(bytes: number): Buffer {
+  for (const size of free) {
+    if (bytes <= size.bytes) return size.buffers.pop() ?? Buffer.allocUnsafeSlow(size.bytes);
+  }
+  return Buffer.allocUnsafeSlow(bytes);
+}
+
+/** Gives back a buffer that nobody refers to any more. */
+export function releaseBuffer(buffer: Buffer): void {
+  for (const size of free) {
+    if (buffer.length !== size.bytes) continue;
+    if (size.buffers.length * size.bytes < FREE_BYTES_MAX) size.buffers.push(buffer);
+    return;
+  }
+}

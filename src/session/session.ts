@@ -1,0 +1,100 @@
+// A session is a cursor: its subscriptions, the offset up to which it has been served, and the few messages in flight. Nothing is queued in it.
+import type { LogReader } from '../log/log.js';
+import type { TopicTreeScan } from '../router/topic-tree.js';
+import { Inflight } from './inflight.js';
+import type { RetainedMessage } from './message.js';
+import type { Outbox } from './outbox.js';
+import { PacketIdSet } from './packet-id-set.js';
+import type { SharedGroup } from './shared-group.js';
+import type { Subscription } from './subscription.js';
+
+/** Retained messages that a new subscription is still to be sent. */
+export interface RetainedScan {
+  readonly scan: TopicTreeScan<RetainedMessage>;
+  readonly subscription: Subscription;
+  /** Retained messages from this offset on are not for the scan: they are delivered as they are published. */
+  readonly before: number;
+  /** Found, and waiting for room in the window or the outbox. */
+  waiting: RetainedMessage | undefined;
+}
+
+/** A session that never ends by itself. */
+export const NEVER_EXPIRES = 0xffff_ffff;
+
+export class Session {
+  /** Names the session in records; never given twice. */
+  readonly number: number;
+  readonly clientId: string;
+  /** Of the last connection: for the right to read. */
+  userName: string | undefined = undefined;
+  readonly subscriptions = new Map<string, Subscription>();
+  /** Shared groups it is a member of. */
+  groups: Set<SharedGroup> | undefined = undefined;
+
+  /** Where packets to the client go while it is connected. */
+  outbox: Outbox | undefined = undefined;
+  /** How many QoS 1 and 2 messages may be unacknowledged on the present connection. */
+  window = 0;
+  /** How many are. */
+  outstanding = 0;
+
+  /** True while it is served at commit; then everything below the high watermark has been looked at. */
+  isLive = false;
+  /** The next offset to look at, while not live. */
+  cursor = 0;
+  reader: LogReader | undefined = undefined;
+  isPumpQueued = false;
+  /** Packet ids to send again, in order, after a reconnect. */
+  resend: number[] | undefined = undefined;
+  scans: RetainedScan[] | undefined = undefined;
+
+  /** Seconds that it outlives its connection, or NEVER_EXPIRES. */
+  expirySeconds = 0;
+  /** Monotonic time at which it ends, while not connected. */
+  expiresAtMs = Number.POSITIVE_INFINITY;
+
+  #inflight: Inflight | undefined = undefined;
+  #received: PacketIdSet | undefined = undefined;
+
+  constructor(number: number, clientId: string) {
+    this.number = number;
+    this.clientId = clientId;
+  }
+
+  /** Messages to the client. Made when the first comes. */
+  get inflight(): Inflight {
+    this.#inflight ??= new Inflight();
+    return this.#inflight;
+  }
+
+  get hasInflight(): boolean {
+    return this.#inflight !== undefined && this.#inflight.size > 0;
+  }
+
+  /** Packet ids of QoS 2 messages that the client published and has not released. */
+  get received(): PacketIdSet {
+    this.#received ??= new PacketIdSet();
+    return this.#received;
+  }
+
+  get receivedCount(): number {
+    return this.#received === undefined ? 0 : this.#received.size;
+  }
+
+  /** True while another QoS 1 or 2 message may be sent. */
+  get canTake(): boolean {
+    return this.outbox !== undefined && this.outstanding < this.window && this.outbox.hasRoom;
+  }
+
+  /** Stops being served at commit: `offset` is the first record it has not seen. */
+  fallBehind(offset: number): void {
+    this.isLive = false;
+    this.cursor = offset;
+  }
+
+  /** The lowest offset it may still have to read. */
+  neededFrom(): number {
+    const inflight = this.hasInflight ? this.inflight.lowestOffset() : Number.POSITIVE_INFINITY;
+    return this.isLive ? inflight : Math.min(inflight, this.cursor);
+  }
+}

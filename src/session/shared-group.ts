@@ -1,0 +1,45 @@
+// A shared subscription group (section 4.8.2 of 5.0): one cursor for all its members, each message to one of them.
+import type { LogReader } from '../log/log.js';
+import type { Subscription } from './subscription.js';
+
+export class SharedGroup {
+  readonly name: string;
+  readonly filter: string;
+  /** The offset at which the group came to be. */
+  readonly since: number;
+  readonly members: Subscription[] = [];
+  /** True while it takes messages at commit; false while it reads from its cursor. */
+  isLive = true;
+  /** The next offset to read, while not live. */
+  cursor = 0;
+  reader: LogReader | undefined = undefined;
+  isPumpQueued = false;
+  /**
+   * Offsets that a member took and did not acknowledge before it went: they go to another. Bounded by the windows of the members
+   * that went.
+   */
+  returned: number[] = [];
+  #next = 0;
+
+  constructor(name: string, filter: string, since: number) {
+    this.name = name;
+    this.filter = filter;
+    this.since = since;
+  }
+
+  /** The member whose turn it is among those that `accepts`, or undefined when there is none. */
+  pick(accepts: (member: Subscription) => boolean): Subscription | undefined {
+    const count = this.members.length;
+    for (let i = 0; i < count; i++) {
+      const member = this.members[(this.#next + i) % count]!;
+      if (!accepts(member)) continue;
+      this.#next = (this.#next + i + 1) % count;
+      return member;
+    }
+    return undefined;
+  }
+
+  get hasOnlineMember(): boolean {
+    return this.members.some((member) => member.session.outbox !== undefined);
+  }
+}

@@ -1,0 +1,117 @@
+// Subscriptions, and the route: what a publish to one topic means for everybody, worked out once and kept until a subscription changes.
+import type { QoS } from '../packet/types.js';
+import type { Session } from './session.js';
+import type { SharedGroup } from './shared-group.js';
+
+export interface SubscriptionOptions {
+  qos: QoS;
+  noLocal: boolean;
+  retainAsPublished: boolean;
+  retainHandling: 0 | 1 | 2;
+}
+
+/** One session's subscription to one topic filter. */
+export interface Subscription extends SubscriptionOptions {
+  readonly session: Session;
+  /** As the client wrote it, `$share/...` included: the key within the session. */
+  readonly text: string;
+  /** What is matched. */
+  readonly filter: string;
+  /** Subscription Identifier, 0 for none. */
+  id: number;
+  /** The offset it took effect at: earlier records are not for it. */
+  readonly since: number;
+  /** The group of a shared subscription: then the group is in the router, not the subscription. */
+  readonly group: SharedGroup | undefined;
+}
+
+/** How messages of one topic reach one session, all its matching subscriptions taken together. */
+export interface RouteEntry {
+  readonly session: Session;
+  readonly subscriptions: readonly Subscription[];
+  /** The highest of the matching subscriptions [MQTT-3.3.4-2]. */
+  readonly qos: QoS;
+  readonly retainAsPublished: boolean;
+  /** Identifiers of all matching subscriptions that have one [MQTT-3.3.4-3], [MQTT-3.3.4-4]. */
+  readonly subscriptionIds: readonly number[] | undefined;
+  /** At least one of them has No Local. */
+  readonly hasNoLocal: boolean;
+  /** From this offset on all of them are in effect. */
+  readonly since: number;
+}
+
+export class Route {
+  readonly entries: readonly RouteEntry[];
+  readonly groups: readonly SharedGroup[];
+  #bySession: Map<Session, RouteEntry> | undefined = undefined;
+
+  constructor(entries: readonly RouteEntry[], groups: readonly SharedGroup[]) {
+    this.entries = entries;
+    this.groups = groups;
+  }
+
+  entryOf(session: Session): RouteEntry | undefined {
+    if (this.entries.length <= 8) {
+      for (const entry of this.entries) if (entry.session === session) return entry;
+      return undefined;
+    }
+    this.#bySession ??= new Map(this.entries.map((entry) => [entry.session, entry]));
+    return this.#bySession.get(session);
+  }
+}
+
+/**
+ * Makes the route from what the trie found.
+ * @param mayRead leaves out sessions without the right to the topic
+ */
+export function makeRoute(
+  matching: readonly (Subscription | SharedGroup)[],
+  mayRead: ((session: Session) => boolean) | undefined,
+): Route {
+  const groups: SharedGroup[] = [];
+  const bySession = new Map<Session, Subscription[]>();
+  for (const match of matching) {
+    if (!('session' in match)) {
+      groups.push(match);
+      continue;
+    }
+    const others = bySession.get(match.session);
+    if (others !== undefined) others.push(match);
+    else if (mayRead === undefined || mayRead(match.session)) bySession.set(match.session, [match]);
+  }
+  const entries: RouteEntry[] = [];
+  for (const [session, subscriptions] of bySession) entries.push(makeEntry(session, subscriptions));
+  return new Route(entries, groups);
+}
+
+function makeEntry(session: Session, subscriptions: readonly Subscription[]): RouteEntry {
+  let qos: QoS = 0;
+  let retainAsPublished = false;
+  let hasNoLocal = false;
+  let since = 0;
+  let subscriptionIds: number[] | undefined;
+  for (const subscription of subscriptions) {
+    if (subscription.qos > qos) qos = subscription.qos;
+    retainAsPublished ||= subscription.retainAsPublished;
+    hasNoLocal ||= subscription.noLocal;
+    if (subscription.since > since) since = subscription.since;
+    if (subscription.id > 0) {
+      subscriptionIds ??= [];
+      if (!subscriptionIds.includes(subscription.id)) subscriptionIds.push(subscription.id);
+    }
+  }
+  return { session, subscriptions, qos, retainAsPublished, subscriptionIds, hasNoLocal, since };
+}
+
+/**
+ * What is left of an entry for one message: without the subscriptions that were made after it, and without those that do not want what
+ * their own session published [MQTT-3.8.3-3].
+ */
+export function narrowEntry(entry: RouteEntry, offset: number, publisher: number): RouteEntry | undefined {
+  const isOwn = publisher === entry.session.number;
+  if (offset >= entry.since && !(entry.hasNoLocal && isOwn)) return entry;
+  const remaining = entry.subscriptions.filter(
+    (subscription) => offset >= subscription.since && !(isOwn && subscription.noLocal),
+  );
+  return remaining.length === 0 ? undefined : makeEntry(entry.session, remaining);
+}

@@ -1,0 +1,192 @@
+// Everything the broker knows that outlives a connection: sessions, subscriptions, shared groups, retained messages. It changes only through the
+// methods here, none of which asks a clock or draws a number, so that replaying what led to them rebuilds it.
+
+import { Router } from '../router/router.js';
+import { TopicTree } from '../router/topic-tree.js';
+import type { Message } from '../session/message.js';
+import { RetainedMessage } from '../session/message.js';
+import { Session } from '../session/session.js';
+import { SharedGroup } from '../session/shared-group.js';
+import {
+  makeRoute,
+  type Route,
+  type Subscription,
+  type SubscriptionOptions,
+} from '../session/subscription.js';
+
+export interface StateOptions {
+  internedTopics: number;
+  /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
+  mayRead: ((session: Session, topicName: string) => boolean) | undefined;
+}
+
+export class State {
+  readonly router: Router<Subscription | SharedGroup, Route>;
+  readonly retained = new TopicTree<RetainedMessage>();
+  retainedBytes = 0;
+  readonly #sessions = new Map<string, Session>();
+  readonly #byNumber = new Map<number, Session>();
+  readonly #groups = new Map<string, SharedGroup>();
+  #lastSessionNumber = 0;
+
+  constructor(options: StateOptions) {
+    const { mayRead } = options;
+    this.router = new Router(options.internedTopics, (topic, matching) =>
+      makeRoute(matching, mayRead === undefined ? undefined : (session) => mayRead(session, topic.name)),
+    );
+  }
+
+  // ---- sessions ---------------------------------------------------------------------------------------------------------------------
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  sessions(): IterableIterator<Session> {
+    return this.#sessions.values();
+  }
+
+  session(clientId: string): Session | undefined {
+    return this.#sessions.get(clientId);
+  }
+
+  sessionByNumber(number: number): Session | undefined {
+    return this.#byNumber.get(number);
+  }
+
+  /** A new session, with its cursor at `offset`. There must be none with this client id. */
+  createSession(clientId: string, offset: number): Session {
+    const session = new Session(++this.#lastSessionNumber, clientId);
+    session.cursor = offset;
+    this.#sessions.set(clientId, session);
+    this.#byNumber.set(session.number, session);
+    return session;
+  }
+
+  /** Ends the session with its subscriptions. The caller has detached it. */
+  endSession(session: Session, onLeave: (session: Session, group: SharedGroup) => void): void {
+    for (const subscription of [...session.subscriptions.values()]) this.#remove(subscription, onLeave);
+    this.#sessions.delete(session.clientId);
+    this.#byNumber.delete(session.number);
+  }
+
+  /** The lowest offset that somebody may still have to read. */
+  neededFrom(): number {
+    let lowest = Number.POSITIVE_INFINITY;
+    for (const session of this.#sessions.values()) lowest = Math.min(lowest, session.neededFrom());
+    for (const group of this.#groups.values()) {
+      if (!group.isLive) lowest = Math.min(lowest, group.cursor);
+      for (const offset of group.returned) lowest = Math.min(lowest, offset);
+    }
+    return lowest;
+  }
+
+  // ---- subscriptions ----------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Adds a subscription that takes effect at `offset`, or replaces the one with the same text: that one's messages go on without a
+   * gap [MQTT-3.8.4-3].
+   */
+  subscribe(
+    session: Session,
+    text: string,
+    parsed: { group: string | undefined; filter: string },
+    options: SubscriptionOptions,
+    id: number,
+    offset: number,
+  ): { subscription: Subscription; isNew: boolean } {
+    const before = session.subscriptions.get(text);
+    const group = parsed.group === undefined ? undefined : this.#groupOf(parsed.group, parsed.filter, offset);
+    const subscription: Subscription = {
+      session,
+      text,
+      filter: parsed.filter,
+      ...options,
+      id,
+      since: before?.since ?? offset,
+      group,
+    };
+    session.subscriptions.set(text, subscription);
+    if (group !== undefined) {
+      const at = group.members.findIndex((member) => member.session === session);
+      if (at === -1) group.members.push(subscription);
+      else group.members[at] = subscription;
+      session.groups ??= new Set();
+      session.groups.add(group);
+    } else {
+      if (before !== undefined) this.router.unsubscribe(before.filter, before);
+      this.router.subscribe(parsed.filter, subscription);
+    }
+    return { subscription, isNew: before === undefined };
+  }
+
+  /** False when there was no such subscription. */
+  unsubscribe(
+    session: Session,
+    text: string,
+    onLeave: (session: Session, group: SharedGroup) => void,
+  ): boolean {
+    const subscription = session.subscriptions.get(text);
+    if (subscription === undefined) return false;
+    this.#remove(subscription, onLeave);
+    return true;
+  }
+
+  #remove(subscription: Subscription, onLeave: (session: Session, group: SharedGroup) => void): void {
+    const { session, group } = subscription;
+    session.subscriptions.delete(subscription.text);
+    if (group === undefined) {
+      this.router.unsubscribe(subscription.filter, subscription);
+      return;
+    }
+    group.members.splice(group.members.indexOf(subscription), 1);
+    session.groups?.delete(group);
+    if (group.members.length > 0) {
+      onLeave(session, group);
+      return;
+    }
+    this.router.unsubscribe(group.filter, group);
+    this.#groups.delete(groupKey(group.name, group.filter));
+    group.reader?.close();
+    group.isLive = true;
+    group.returned = [];
+  }
+
+  #groupOf(name: string, filter: string, offset: number): SharedGroup {
+    const key = groupKey(name, filter);
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = new SharedGroup(name, filter, offset);
+      this.#groups.set(key, group);
+      this.router.subscribe(filter, group);
+    }
+    return group;
+  }
+
+  // ---- retained messages ------------------------------------------------------------------------------------------------------------
+
+  /** Keeps a committed message as its topic's retained one, or removes that when the payload is empty [MQTT-3.3.1-6] v5. */
+  applyRetained(message: Message): void {
+    const levels = message.topic.levels;
+    if (message.payloadBytes === 0) {
+      this.removeRetained(levels);
+      return;
+    }
+    const publisher = this.#byNumber.get(message.publisher);
+    const source =
+      publisher === undefined ? undefined : { clientId: publisher.clientId, userName: publisher.userName };
+    const retained = new RetainedMessage(message, source);
+    const before = this.retained.set(levels, retained);
+    this.retainedBytes += retained.bytes - (before?.bytes ?? 0);
+  }
+
+  removeRetained(levels: readonly string[]): void {
+    const before = this.retained.delete(levels);
+    if (before !== undefined) this.retainedBytes -= before.bytes;
+  }
+}
+
+/** A share name has no slash, so the key is unambiguous. */
+function groupKey(name: string, filter: string): string {
+  return `${name}/${filter}`;
+}
