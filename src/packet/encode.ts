@@ -142,18 +142,19 @@ function answer(packet: Packet, properties: object, extra: AnswerProperties): Bu
   return bytesOf({ ...packet, properties }, 5);
 }
 
-/** User properties as a list of objects of one name each: the only form in which mqtt-packet keeps order and repetition. */
-function wireExtra(extra: AnswerProperties): object {
-  return {
-    reasonString: extra.reasonString,
-    userProperties: extra.userProperties?.map(([name, value]) => ({ [name]: value })),
-  };
+function wireExtra({ reasonString, userProperties = [] }: AnswerProperties): object {
+  // A list of objects of one name each is the only form in which mqtt-packet keeps order and repetition; an empty list makes it
+  // write nothing at all.
+  const pairs = userProperties.map(([name, value]) => ({ [name]: value }));
+  return { reasonString, userProperties: pairs.length === 0 ? undefined : pairs };
 }
 
 /** A packet with properties of a looser shape than mqtt-packet's types, which do not know lists of user properties. */
 type LoosePacket = Packet | (Omit<Packet, 'properties'> & { properties: object });
 
 function bytesOf(packet: LoosePacket, protocolVersion: ProtocolVersion): Buffer {
-  // mqtt-packet throws what it cannot encode, a string beyond 65,535 bytes for one: a defect of the caller.
-  return generate(packet as Packet, { protocolVersion });
+  // What mqtt-packet cannot encode, a string beyond 65,535 bytes for one, it throws or leaves out: a defect of the caller.
+  const bytes = generate(packet as Packet, { protocolVersion });
+  assert(bytes.length > 0, `${packet.cmd} can be encoded`);
+  return bytes;
 }
