@@ -10,8 +10,25 @@ const PAYLOAD_BYTES_MAX = 16 * 1024 * 1024;
 /** Flows (publisher to subscriber) cost a dozen bytes each. */
 const FLOWS_MAX = 4_000_000;
 
+/** Where the command writes, and how it ends; tests give their own. */
+export interface BenchOutput {
+  out(text: string): void;
+  err(text: string): void;
+  isTerminal: boolean;
+  exit(code: number): void;
+}
+
+const PROCESS_OUTPUT: BenchOutput = {
+  out: (text) => process.stdout.write(text),
+  err: (text) => process.stderr.write(text),
+  isTerminal: process.stderr.isTTY,
+  exit: (code) => {
+    process.exitCode = code;
+  },
+};
+
 /** `gomqctl bench`: exit code 0, 1 when the broker lost, repeated or refused something, or the CONNACK code when it let nobody in. */
-export function benchCommand(): Command {
+export function benchCommand(output: BenchOutput = PROCESS_OUTPUT): Command {
   const command = new Command('bench');
   command
     .description(
@@ -56,28 +73,27 @@ export function benchCommand(): Command {
     .option('--json', 'print one JSON object')
     .option('--quiet', 'no progress bar')
     .action(async () => {
-      process.exitCode = await execute(command);
+      output.exit(await execute(command, output));
     });
   return command;
 }
 
-async function execute(command: Command): Promise<number> {
-  const isJson = option(command, 'json') === true;
-  const isTerminal = process.stderr.isTTY && option(command, 'quiet') !== true;
+async function execute(command: Command, output: BenchOutput): Promise<number> {
+  const showsProgress = output.isTerminal && option(command, 'quiet') !== true;
   try {
     const options = readOptions(command);
     const result = await runBench(
       options,
-      isTerminal ? (progress) => process.stderr.write(`\r${formatProgress(progress)}`) : undefined,
+      showsProgress ? (progress) => output.err(`\r${formatProgress(progress)}`) : undefined,
     );
-    if (isTerminal) process.stderr.write(`\r${' '.repeat(79)}\r`);
-    process.stdout.write(`${isJson ? JSON.stringify(result) : formatTable(result)}\n`);
+    if (showsProgress) output.err(`\r${' '.repeat(79)}\r`);
+    output.out(`${option(command, 'json') === true ? JSON.stringify(result) : formatTable(result)}\n`);
     const found = findings(result);
-    for (const line of found) process.stderr.write(`gomqctl bench: ${line}\n`);
+    for (const line of found) output.err(`gomqctl bench: ${line}\n`);
     return found.length === 0 ? 0 : 1;
   } catch (error) {
     if (!(error instanceof BenchError)) throw error;
-    process.stderr.write(`gomqctl bench: ${error.message}\n`);
+    output.err(`gomqctl bench: ${error.message}\n`);
     return error.exitCode;
   }
 }
@@ -93,8 +109,8 @@ function option(command: Command, ...names: string[]): unknown {
   return undefined;
 }
 
-/** Exported for tests. Throws BenchError where options contradict one another. */
-export function readOptions(command: Command): BenchOptions {
+/** Throws BenchError where options contradict one another. */
+function readOptions(command: Command): BenchOptions {
   const text = (...names: string[]) => {
     const value = option(command, ...names);
     if (Array.isArray(value)) {
@@ -109,7 +125,7 @@ export function readOptions(command: Command): BenchOptions {
   };
 
   const mode = (text('mode') ?? 'pair') as BenchMode;
-  const pubs = number('pubs') ?? (mode === 'fanin' ? 50 : mode === 'pair' ? (number('subs') ?? 1) : 1);
+  const pubs = number('pubs') ?? (mode === 'fanin' ? 50 : mode === 'pair' ? number('subs') || 1 : 1);
   const subs = number('subs') ?? (mode === 'fanout' ? 50 : mode === 'pair' ? pubs : 1);
   if (pubs < 1) throw new BenchError('there must be a publisher: --pubs is at least 1');
   if (mode === 'pair' && subs !== 0 && subs !== pubs) {
