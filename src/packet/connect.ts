@@ -5,7 +5,7 @@
 // checked every length, flag, string and property, and would then lose the order of user properties and answer with text
 // where a reason code is due. In the tests it is the oracle.
 import { GomqError } from '../core/errors.js';
-import { decodeProperties, forwardableProperties, NO_PROPERTIES, type PropertyValues } from './properties.js';
+import { decodeProperties, forwardableProperties, PropertyValues } from './properties.js';
 import { PropertyId, WILL } from './property-table.js';
 import { PacketReader } from './reader.js';
 import { ReasonCode } from './reason-codes.js';
@@ -137,7 +137,7 @@ function readBody(reader: PacketReader, version: ProtocolVersion): ConnectPacket
   checkFlags(flags, version);
   const cleanStart = (flags & CLEAN_START_FLAG) !== 0;
   const keepAliveSeconds = reader.uint16('keep alive');
-  const properties = version === 5 ? readConnectProperties(reader) : NO_PROPERTIES;
+  const properties = version === 5 ? readConnectProperties(reader) : new PropertyValues();
 
   // [MQTT-3.1.3-1]: client identifier, will, user name, password, in this order. [MQTT-3.1.3-3] [MQTT-3.1.3-4]
   const clientId = reader.string('client identifier');
@@ -222,7 +222,7 @@ function readConnectProperties(reader: PacketReader): PropertyValues {
 
 function readWill(reader: PacketReader, version: ProtocolVersion, flags: number): WillPacket {
   // [MQTT-3.1.2-9]: with the will flag, will properties (5.0), topic and payload are there.
-  let properties = NO_PROPERTIES;
+  let properties = new PropertyValues();
   let forward: Buffer = Buffer.alloc(0);
   if (version === 5) {
     const start = reader.propertyBlock('will properties');

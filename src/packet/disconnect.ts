@@ -1,6 +1,6 @@
 // Owns DISCONNECT and AUTH as they come from a client. Decoded by the same walk that validates, for the reasons at the head of
 // connect.ts.
-import { decodeProperties, NO_PROPERTIES } from './properties.js';
+import { decodeProperties, PropertyValues } from './properties.js';
 import { PropertyId } from './property-table.js';
 import { PacketReader } from './reader.js';
 import { ReasonCode, reasonName } from './reason-codes.js';
@@ -71,7 +71,7 @@ export function decodeDisconnect(frame: Buffer, version: ProtocolVersion): Disco
   const reader = new PacketReader(frame, PacketType.Disconnect, 'DISCONNECT');
   reader.checkFixedHeader(version, 0); // [MQTT-3.14.1-1]
   let reasonCode: number = ReasonCode.NormalDisconnection;
-  let properties = NO_PROPERTIES;
+  let properties = new PropertyValues();
   if (version === 5) {
     // Section 3.14.2.1: without bytes the code is 0x00, with one byte there are no properties.
     if (reader.remaining > 0) reasonCode = reader.byte('reason code');

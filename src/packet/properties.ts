@@ -187,9 +187,6 @@ export class PropertyValues {
   }
 }
 
-/** No properties: what a packet of an older version, or with a shorter remaining length, has. Not to be written to. */
-export const NO_PROPERTIES = new PropertyValues();
-
 /**
  * Checks a block and reads all of it. For packets that come once per connection.
  * @throws {GomqError} as checkProperties
@@ -200,7 +197,6 @@ export function decodeProperties(
   end: number,
   holder: PropertyHolder,
 ): PropertyValues {
-  if (start === end) return NO_PROPERTIES;
   checkProperties(buffer, start, end, holder);
   const values = new PropertyValues();
   let position = start;
