@@ -38,3 +38,23 @@ export function formatAddress(address: Address): string {
 function invalid(text: string, why: string): GomqError {
   return new GomqError('ADDRESS_INVALID', `'${text}' is not HOST:PORT: ${why}`);
 }
+
+/** What a failure to listen on `text` means to the person who configured it. */
+export function listenError(error: NodeJS.ErrnoException, text: string): GomqError {
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return new GomqError('ADDRESS_IN_USE', `cannot listen on ${text}: the address is in use`, {
+        cause: error,
+      });
+    case 'EACCES':
+      return new GomqError('ADDRESS_INVALID', `cannot listen on ${text}: not permitted`, {
+        hint: 'Ports below 1024 need a privilege; choose a higher one.',
+        cause: error,
+      });
+    default:
+      return new GomqError('ADDRESS_INVALID', `cannot listen on ${text}: ${error.message}`, {
+        hint: 'The host must be an address of this machine.',
+        cause: error,
+      });
+  }
+}

@@ -2,13 +2,17 @@
 
 /** Every expected failure has one of these codes: what it means (one sentence) and what to do about it. */
 export const ERRORS = {
+  ADDRESS_INVALID: {
+    meaning: 'A listen or connect address is not HOST:PORT.',
+    hint: 'Write it as 127.0.0.1:9000, [::1]:9000 or localhost:9000.',
+  },
   ADDRESS_IN_USE: {
     meaning: 'A listener could not be opened because another process holds the address.',
     hint: 'Stop the other process or choose another address (port 0 takes a free one).',
   },
-  ADDRESS_INVALID: {
-    meaning: 'A listen or connect address is not HOST:PORT.',
-    hint: 'Write it as 127.0.0.1:9000, [::1]:9000 or localhost:9000.',
+  BODY_TOO_LARGE: {
+    meaning: 'The body of an HTTP request is larger than one message may be.',
+    hint: 'Send less at once, or raise limits.packetBytes.',
   },
   CONFIG_INVALID: {
     meaning: 'The configuration has an unknown key or a value of the wrong shape.',
@@ -18,9 +22,26 @@ export const ERRORS = {
     meaning: 'A configuration, certificate, password or ACL file could not be read.',
     hint: 'Check the path and the permissions of the file.',
   },
+  CONTENT_TYPE_INVALID: {
+    meaning: 'An HTTP request has a body that is not declared as JSON.',
+    hint: 'Send the header Content-Type: application/json.',
+  },
   INTERNAL: {
     meaning: 'A defect in gomq: something that cannot happen did.',
     hint: 'Report it with the log lines before it.',
+  },
+  METHOD_INVALID: {
+    meaning: 'An HTTP route exists, but not for this method.',
+    hint: 'The header Allow of the answer names the right one.',
+  },
+  NOT_READY: {
+    meaning: 'The broker is starting or stopping and takes no messages.',
+    hint: 'Try again in a moment.',
+  },
+  ORIGIN_FOREIGN: {
+    meaning:
+      'An HTTP request came from a web page of another site, or under a host name that is not this machine.',
+    hint: 'Call the API directly, under the address it listens on; or set http.token and send it.',
   },
   PROTOCOL: {
     meaning: 'A client sent bytes that the MQTT standard forbids.',
@@ -29,6 +50,23 @@ export const ERRORS = {
   REFUSED: {
     meaning: 'A client asked for something that this broker does not allow.',
     hint: 'The reason code says what; limits and rights are in the configuration.',
+  },
+  REQUEST_INVALID: {
+    meaning:
+      'An HTTP request is not what the route takes: no JSON, a missing or unknown key, a value of the wrong shape.',
+    hint: 'POST /pub takes {"topic": "A", "body": "hello", "qos": 0, "retain": false}.',
+  },
+  ROUTE_UNKNOWN: {
+    meaning: 'There is no such HTTP route.',
+    hint: 'There are GET /version, POST /pub, GET /health/live and GET /health/ready.',
+  },
+  TOKEN_WRONG: {
+    meaning: 'The HTTP request does not carry the token that http.token asks for.',
+    hint: 'Send the header Authorization: Bearer TOKEN.',
+  },
+  TOPIC_INVALID: {
+    meaning: 'A topic name cannot be published to.',
+    hint: 'A topic name has no + and no #, is not empty, and does not begin with $.',
   },
 } as const satisfies Record<string, { meaning: string; hint: string }>;
 

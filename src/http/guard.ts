@@ -1,0 +1,75 @@
+// Decides who may use the API. With a token, whoever knows it. Without one, whoever reaches the listener, but no web page that happens to
+// be open in a browser on this machine: not by a request to another site (Origin), and not by a name that its owner points at this machine
+// after the page was loaded (DNS rebinding: Host).
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import { isIPv4 } from 'node:net';
+import { parseAddress } from '../core/address.js';
+import type { Config } from '../core/config.js';
+import { GomqError } from '../core/errors.js';
+
+export class Guard {
+  readonly #tokenHash: Buffer | undefined;
+  /** The host that is listened on where that is this machine only, else undefined. */
+  readonly #loopbackHost: string | undefined;
+
+  constructor(http: Config['http']) {
+    this.#tokenHash = http.token === '' ? undefined : sha256(http.token);
+    const { host } = parseAddress(http.listen);
+    this.#loopbackHost = isLoopback(host) ? host : undefined;
+  }
+
+  /**
+   * Holds for every route.
+   * @throws {GomqError} ORIGIN_FOREIGN
+   */
+  checkHost(headers: IncomingHttpHeaders): void {
+    if (this.#loopbackHost === undefined) return;
+    const host = hostOf(headers.host);
+    if (isLoopback(host) || host === this.#loopbackHost) return;
+    throw new GomqError(
+      'ORIGIN_FOREIGN',
+      `Host is ${JSON.stringify(headers.host)}, which is not this machine`,
+    );
+  }
+
+  /**
+   * Holds for routes that change something.
+   * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN
+   */
+  checkCaller(headers: IncomingHttpHeaders): void {
+    if (this.#tokenHash === undefined) checkOrigin(headers);
+    else checkToken(headers.authorization, this.#tokenHash);
+  }
+}
+
+/** Hashes have one length, so the comparison takes the same time whatever was sent. */
+function checkToken(authorization: string | undefined, tokenHash: Buffer): void {
+  const sent = /^Bearer +(\S+) *$/i.exec(authorization ?? '')?.[1];
+  if (sent === undefined) throw new GomqError('TOKEN_WRONG', 'the request carries no token');
+  if (!timingSafeEqual(sha256(sent), tokenHash)) throw new GomqError('TOKEN_WRONG', 'the token is wrong');
+}
+
+/** Only browsers send these headers, and no page can forge them. */
+function checkOrigin(headers: IncomingHttpHeaders): void {
+  const { origin, host } = headers;
+  const site = headers['sec-fetch-site'];
+  const isSameOrigin = origin === undefined || (host !== undefined && origin === `http://${host}`);
+  const isSameSite = site === undefined || site === 'same-origin' || site === 'none';
+  if (isSameOrigin && isSameSite) return;
+  throw new GomqError('ORIGIN_FOREIGN', `the request comes from a web page of ${origin ?? 'another site'}`);
+}
+
+/** `localhost:8000` -> `localhost`, `[::1]:8000` -> `::1`, no port -> the whole. */
+function hostOf(header: string | undefined): string {
+  const host = (header ?? '').replace(/:[0-9]*$/, '').toLowerCase();
+  return host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
+}
+
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

@@ -1,0 +1,142 @@
+// The operator's edge: publishes a message, tells the version and the health. Fastify stays in this file.
+import type { AddressInfo } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { formatAddress, listenError, parseAddress } from '../core/address.js';
+import type { Config } from '../core/config.js';
+import { GomqError } from '../core/errors.js';
+import type { Logger } from '../core/logger.js';
+import { Guard } from './guard.js';
+import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
+import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
+
+/** What the API needs of the broker; main.ts supplies it. */
+export interface HttpBroker {
+  /** Resolves when the message is committed; rejects with a GomqError when it was not taken. */
+  publish(message: HttpMessage): Promise<void>;
+  /** False while starting and stopping. */
+  isReady(): boolean;
+}
+
+export interface HttpServerOptions {
+  config: Pick<Config, 'http' | 'limits'>;
+  logger: Logger;
+  /** `0.1.0` */
+  version: string;
+  broker: HttpBroker;
+}
+
+export interface HttpServer {
+  /**
+   * Opens the listener.
+   * @returns the address as configured, with the port that was bound
+   * @throws {GomqError} ADDRESS_INVALID, ADDRESS_IN_USE
+   */
+  listen(): Promise<string>;
+  /** Takes no more requests and ends when those under way are answered, or after two seconds without them. */
+  close(): Promise<void>;
+}
+
+const CONNECTIONS_MAX = 256;
+const REQUEST_TIMEOUT_MS = 10_000;
+const CLOSE_TIMEOUT_MS = 2_000;
+/** Which method each route has, to tell a wrong method from a wrong path. */
+const METHODS: Readonly<Record<string, string>> = {
+  '/version': 'GET',
+  '/pub': 'POST',
+  '/health/live': 'GET',
+  '/health/ready': 'GET',
+};
+
+/** `config.http.listen` must not be ''. */
+export function createHttpServer(options: HttpServerOptions): HttpServer {
+  const { http } = options.config;
+  const fastify = createRoutes(options);
+  fastify.server.maxConnections = CONNECTIONS_MAX;
+  return {
+    async listen() {
+      const { host, port } = parseAddress(http.listen);
+      try {
+        await fastify.listen({ host: host === '' ? everyAddress() : host, port });
+      } catch (error) {
+        throw listenError(error as NodeJS.ErrnoException, http.listen);
+      }
+      const bound = fastify.server.address() as AddressInfo;
+      return formatAddress({ host, port: bound.port });
+    },
+    async close() {
+      const deadline = setTimeout(() => fastify.server.closeAllConnections(), CLOSE_TIMEOUT_MS);
+      await fastify.close();
+      clearTimeout(deadline);
+    },
+  };
+}
+
+function createRoutes({ config, logger, version, broker }: HttpServerOptions): FastifyInstance {
+  const { limits } = config;
+  const guard = new Guard(config.http);
+
+  const fail = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
+    const error = toGomqError(thrown, limits.packetBytes);
+    const status = statusOf(error);
+    if (status === 500)
+      logger.error('an HTTP request failed', { method: request.method, url: request.url, error });
+    if (status === 401) reply.header('www-authenticate', 'Bearer');
+    return reply.code(status).send(problemOf(error));
+  };
+
+  const fastify = Fastify({
+    bodyLimit: limits.packetBytes,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    clientErrorHandler: refuseConnection,
+    frameworkErrors: fail,
+    // Requests that arrive on open connections while closing are answered like any other.
+    return503OnClosing: false,
+  });
+  fastify.setErrorHandler(fail);
+  fastify.setNotFoundHandler((request, reply) => {
+    const method = METHODS[request.url.split('?', 1)[0] ?? ''];
+    if (method === undefined)
+      throw new GomqError('ROUTE_UNKNOWN', `there is no ${request.method} ${request.url}`);
+    reply.header('allow', method);
+    throw new GomqError('METHOD_INVALID', `${request.method} is not for this route; use ${method}`);
+  });
+
+  fastify.removeAllContentTypeParsers();
+  fastify.addContentTypeParser(
+    'application/json',
+    { parseAs: 'buffer' },
+    async (_request: FastifyRequest, body: Buffer) => parseJson(body),
+  );
+  fastify.addHook('onRequest', async (request) => guard.checkHost(request.headers));
+
+  fastify.get('/version', async () => ({ name: 'gomq', version }));
+  fastify.get('/health/live', async () => ({ status: 'live' }));
+  fastify.get('/health/ready', async () => {
+    checkReady(broker);
+    return { status: 'ready' };
+  });
+  fastify.post('/pub', {
+    // Before the body is read: a stranger's megabyte is not worth parsing.
+    onRequest: async (request) => guard.checkCaller(request.headers),
+    handler: async (request) => {
+      const message = readMessage(request.body, limits);
+      checkReady(broker);
+      await broker.publish(message);
+      return { ok: true };
+    },
+  });
+  return fastify;
+}
+
+function checkReady(broker: HttpBroker): void {
+  if (!broker.isReady()) throw new GomqError('NOT_READY', 'the broker is starting or stopping');
+}
+
+/** Both IP versions through one socket, where the machine has IPv6 at all. */
+function everyAddress(): string {
+  const hasIpv6 = Object.values(networkInterfaces()).some((all) =>
+    all?.some(({ family }) => family === 'IPv6'),
+  );
+  return hasIpv6 ? '::' : '0.0.0.0';
+}
