@@ -1,0 +1,335 @@
+// Owns one connection to a broker: the first connect, which fails at once with a reason, and every reconnect after it, which is
+// retried with growing delays until it succeeds, is refused for good, or the caller's patience ends.
+import { once } from 'node:events';
+import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
+import type { IConnackPacket, IDisconnectPacket, Packet } from 'mqtt-packet';
+import { formatAddress } from './address.js';
+import { EXIT, Failure } from './failure.js';
+import type { ConnectionSettings } from './options.js';
+import { describeNetworkError, describeReason, oneLine } from './reasons.js';
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const RECONNECT_MS_FIRST = 200;
+const RECONNECT_MS_MAX = 5_000;
+/** A connection that lasted this long was a good one: the next loss begins with short delays again. */
+const STABLE_MS = 5_000;
+/** How long the broker may take to close its side after our DISCONNECT. */
+const CLOSE_TIMEOUT_MS = 1_000;
+/** So many connections in a row without progress mean that what we send is the reason they end. */
+const FRUITLESS_MAX = 5;
+
+/** Reasons that time heals: a reconnect may succeed. Anything else a broker says about a CONNECT or a connection is final. */
+const PASSING = new Set([3, 0x80, 0x83, 0x88, 0x89, 0x8b, 0x8d, 0x96, 0x97, 0x9f, 0xa0]);
+
+export interface ConnectionListener {
+  /** Before anything has arrived. */
+  onCreated?(client: MqttClient): void;
+  /** Connected, for the first time or again; what was in flight has been sent again already. */
+  onUp?(connack: IConnackPacket, first: boolean): void;
+  /** Lost; a reconnect is under way. */
+  onDown?(): void;
+  /** Lost for good. */
+  onFailed(failure: Failure): void;
+  /** A line for a person: lost, connected again, and with --debug every packet. */
+  onNotice(line: string): void;
+}
+
+/** What MQTT.js is told, and tells back as an error, where a message is deliberately not acknowledged. */
+export class NotTaken extends Error {}
+
+export interface ConnectionPolicy {
+  /** Give up when a lost connection has not come back and made progress for so long; absent: never. */
+  reconnectSecondsMax?: number;
+  /** Ask the broker to resume the session on a reconnect, so that QoS 2 stays exactly once. */
+  resume: boolean;
+}
+
+/** The MQTT.js client options for these settings. */
+export function clientOptions(settings: ConnectionSettings): IClientOptions {
+  const { address, tls, will, version } = settings;
+  const websocket = address.scheme === 'ws' || address.scheme === 'wss';
+  const options: IClientOptions = {
+    protocol: address.scheme,
+    // MQTT.js pastes the host into the URL of a WebSocket, where an IPv6 address needs its brackets.
+    host: websocket && address.host.includes(':') ? `[${address.host}]` : address.host,
+    port: address.port,
+    path: address.path,
+    clientId: settings.clientId,
+    protocolVersion: version,
+    protocolId: version === 3 ? 'MQIsdp' : 'MQTT',
+    clean: settings.cleanStart,
+    keepalive: settings.keepAliveSeconds,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    reconnectPeriod: RECONNECT_MS_FIRST,
+    reconnectOnConnackError: true,
+    // Subscriptions are renewed by the sub command, which reports what the broker answers.
+    resubscribe: false,
+    rejectUnauthorized: !tls.insecure,
+  };
+  if (settings.username !== undefined) options.username = settings.username;
+  if (settings.password !== undefined) options.password = settings.password;
+  if (tls.ca !== undefined) options.ca = tls.ca;
+  if (tls.cert !== undefined) options.cert = tls.cert;
+  if (tls.key !== undefined) options.key = tls.key;
+  if (version === 5) options.properties = { ...settings.properties.connect };
+  if (will !== undefined) {
+    options.will = { ...will };
+    if (version === 5 && Object.keys(settings.properties.will).length > 0) {
+      options.will.properties = { ...settings.properties.will };
+    }
+  }
+  return options;
+}
+
+export class Connection {
+  readonly client: MqttClient;
+  readonly #settings: ConnectionSettings;
+  readonly #policy: ConnectionPolicy;
+  readonly #listener: ConnectionListener;
+  readonly #name: string;
+  #state: 'connecting' | 'up' | 'down' | 'closed' = 'connecting';
+  /** What the latest error or DISCONNECT said; explains the close that follows it. */
+  #reason: string | undefined;
+  #final: Failure | undefined;
+  #upSinceMs = 0;
+  #downSinceMs = 0;
+  /** The first loss since the last progress. */
+  #lossMs: number | undefined;
+  #fruitless = 0;
+  #resending = false;
+
+  /**
+   * Connects.
+   * @throws {Failure} where the first attempt fails, with the CONNACK code as exit status where the broker refused
+   */
+  static async open(
+    settings: ConnectionSettings,
+    policy: ConnectionPolicy,
+    listener: ConnectionListener,
+    signal: AbortSignal,
+  ): Promise<Connection> {
+    const connection = new Connection(settings, policy, listener);
+    await connection.#first(signal);
+    return connection;
+  }
+
+  private constructor(settings: ConnectionSettings, policy: ConnectionPolicy, listener: ConnectionListener) {
+    this.#settings = settings;
+    this.#policy = policy;
+    this.#listener = listener;
+    this.#name = formatAddress(settings.address);
+    try {
+      this.client = mqtt.connect(clientOptions(settings));
+    } catch (error) {
+      // Certificates and keys are parsed here.
+      throw new Failure(`cannot connect to ${this.#name}: ${describeNetworkError(error)}`, EXIT.error, error);
+    }
+    // WebSocket errors have no code, and MQTT.js keeps errors without a code to itself.
+    this.client.stream.on('error', (error: Error) => this.#onError(error));
+    if (settings.debug) this.#showPackets();
+    listener.onCreated?.(this.client);
+  }
+
+  /** True while publishes and subscriptions reach the broker. */
+  get up(): boolean {
+    return this.#state === 'up';
+  }
+
+  /** Something was acknowledged: the connection works, so patience with it is renewed. */
+  progress(): void {
+    this.#fruitless = 0;
+    this.#lossMs = undefined;
+  }
+
+  async #first(signal: AbortSignal): Promise<void> {
+    let resolve: () => void = () => undefined;
+    let reject: (failure: Failure) => void = () => undefined;
+    const promise = new Promise<void>((onUp, onFailure) => {
+      resolve = onUp;
+      reject = onFailure;
+    });
+    const onAbort = () =>
+      reject(new Failure(`interrupted while connecting to ${this.#name}`, EXIT.interrupted));
+    signal.addEventListener('abort', onAbort, { once: true });
+    const { client } = this;
+    client.on('error', (error) => {
+      if (error instanceof NotTaken) return;
+      this.#onError(error);
+      if (this.#state === 'connecting') reject(this.#final ?? this.#cannotConnect());
+      else if (this.#final !== undefined) this.#fail(this.#final);
+    });
+    client.on('disconnect', (packet) => this.#onDisconnect(packet));
+    client.on('close', () => {
+      if (this.#state === 'connecting') reject(this.#final ?? this.#cannotConnect());
+      else this.#onClose();
+    });
+    client.on('packetreceive', (packet) => {
+      if (packet.cmd !== 'connack') return;
+      this.#onConnack(packet);
+    });
+    client.on('packetsend', (packet) => {
+      // MQTT.js resends what is in flight with DUP 0, which [MQTT-3.3.1-1] forbids.
+      if (this.#resending && packet.cmd === 'publish' && packet.qos > 0) packet.dup = true;
+    });
+    client.on('reconnect', () => {
+      const delay = client.options.reconnectPeriod ?? RECONNECT_MS_FIRST;
+      client.options.reconnectPeriod = Math.min(delay * 2, RECONNECT_MS_MAX);
+    });
+    client.on('connect', (connack) => {
+      const first = this.#state === 'connecting';
+      if (this.#state === 'closed') return;
+      this.#onUp(connack, first);
+      resolve();
+    });
+    try {
+      await promise;
+    } catch (error) {
+      this.#state = 'closed';
+      client.end(true);
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #cannotConnect(): Failure {
+    const reason =
+      this.#reason ??
+      (this.#settings.version === 5
+        ? 'the broker closed the connection without an answer; if it knows only MQTT 3.1.1, add -V 311'
+        : 'the broker closed the connection without an answer; is this its MQTT port?');
+    return new Failure(`cannot connect to ${this.#name}: ${reason}`);
+  }
+
+  #onConnack(connack: IConnackPacket): void {
+    const code = this.#settings.version === 5 ? connack.reasonCode : connack.returnCode;
+    if (code === undefined || code === 0) {
+      this.#resending = this.#state === 'down';
+      return;
+    }
+    this.#reason = `${this.#name} refused the connection: ${describeReason(code, connack.properties)}`;
+    // A first connect does not wait for better times.
+    if (this.#state === 'connecting' || !PASSING.has(code)) this.#final = new Failure(this.#reason, code);
+  }
+
+  #onError(error: Error & { code?: number | string }): void {
+    // A refused CONNECT has been described by its CONNACK already.
+    if (typeof error.code === 'number' && this.#reason !== undefined) return;
+    this.#reason = describeNetworkError(error);
+  }
+
+  #onDisconnect(packet: IDisconnectPacket): void {
+    const code = packet.reasonCode ?? 0;
+    this.#reason = describeReason(code === 0 ? 0x80 : code, packet.properties);
+    if (code !== 0 && !PASSING.has(code)) {
+      this.#final = new Failure(`${this.#name} closed the connection: ${this.#reason}`);
+    }
+  }
+
+  #onUp(connack: IConnackPacket, first: boolean): void {
+    this.#state = 'up';
+    this.#resending = false;
+    this.#reason = undefined;
+    this.#upSinceMs = Date.now();
+    if (first) {
+      // From now on the session is to be found again, not to be started anew.
+      if (this.#policy.resume) this.client.options.clean = false;
+    } else {
+      const seconds = ((Date.now() - this.#downSinceMs) / 1000).toFixed(1);
+      this.#listener.onNotice(`connected to ${this.#name} again after ${seconds} s`);
+    }
+    this.#listener.onUp?.(connack, first);
+  }
+
+  #onClose(): void {
+    if (this.#state === 'closed') return;
+    if (this.#final !== undefined) {
+      this.#fail(this.#final);
+      return;
+    }
+    const now = Date.now();
+    const wasUp = this.#state === 'up';
+    // A CONNACK was followed by a close before what was in flight could be sent again.
+    const wasResending = this.#resending;
+    this.#resending = false;
+    if (wasUp) {
+      if (now - this.#upSinceMs >= STABLE_MS) {
+        this.progress();
+        this.client.options.reconnectPeriod = RECONNECT_MS_FIRST;
+      }
+      this.#state = 'down';
+      this.#downSinceMs = now;
+      this.#listener.onNotice(
+        `lost the connection to ${this.#name}: ${this.#reason ?? 'the broker closed it'}; reconnecting`,
+      );
+      this.#listener.onDown?.();
+    }
+    if (wasUp || wasResending) this.#fruitless++;
+    this.#lossMs ??= now;
+    const { reconnectSecondsMax } = this.#policy;
+    if (reconnectSecondsMax !== undefined) {
+      if (this.#fruitless >= FRUITLESS_MAX) {
+        const why = `${this.#name} closed ${this.#fruitless} connections in a row without acknowledging anything`;
+        this.#fail(new Failure(`${why}; it may not allow this message, its log says why`));
+        return;
+      }
+      if (now - this.#lossMs > reconnectSecondsMax * 1000) {
+        const why = this.#reason ?? 'the broker closes the connection';
+        this.#fail(new Failure(`gave up on ${this.#name} after ${reconnectSecondsMax} s: ${why}`));
+        return;
+      }
+    }
+    this.#reason = undefined;
+  }
+
+  #fail(failure: Failure): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.client.end(true);
+    this.#listener.onFailed(failure);
+  }
+
+  /**
+   * Says DISCONNECT and waits, for a bounded time, until the broker has closed its side, so that what was written before it
+   * arrives. What is still in flight is given up.
+   */
+  async close(): Promise<void> {
+    const wasUp = this.#state === 'up';
+    const closedBefore = this.#state === 'closed';
+    this.#state = 'closed';
+    if (closedBefore) return;
+    const { client } = this;
+    if (!wasUp) {
+      client.end(true);
+      return;
+    }
+    // With something in flight, MQTT.js would wait for its acks without a limit.
+    client.outgoing = {};
+    const properties = this.#settings.properties.disconnect;
+    const packet: Partial<IDisconnectPacket> =
+      this.#settings.version === 5 && Object.keys(properties).length > 0 ? { reasonCode: 0, properties } : {};
+    const closed = once(client.stream, 'close');
+    const timer = setTimeout(() => client.stream.destroy(), CLOSE_TIMEOUT_MS);
+    client.end(false, packet);
+    // A reset instead of a close is as good at this point.
+    await closed.catch(() => undefined);
+    clearTimeout(timer);
+  }
+
+  #showPackets(): void {
+    const show = (direction: string) => (packet: Packet) =>
+      this.#listener.onNotice(`${direction} ${describePacket(packet)}`);
+    this.client.on('packetsend', show('sent'));
+    this.client.on('packetreceive', show('received'));
+  }
+}
+
+/** A packet on one line for --debug, without payloads and passwords. */
+export function describePacket(packet: Packet): string {
+  const shown: Record<string, unknown> = { ...packet };
+  for (const key of ['cmd', 'length', 'password', 'protocolId']) delete shown[key];
+  if (packet.cmd === 'publish') shown.payload = `${Buffer.byteLength(packet.payload)} bytes`;
+  if (packet.cmd === 'connect' && packet.will) shown.will = packet.will.topic;
+  const properties = Object.entries(shown).filter(([, value]) => value !== undefined && value !== null);
+  return oneLine(`${packet.cmd.toUpperCase()} ${JSON.stringify(Object.fromEntries(properties))}`);
+}
