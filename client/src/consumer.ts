@@ -2,6 +2,7 @@
 // Invariants: one filter is one subscription at the broker, however many loops use it; nothing is buffered beyond the window
 // (QoS 1 and 2) and bufferMessages (QoS 0); the first message that does not fit stops the reading, not the process.
 import type { IPublishPacket, MqttClient } from 'mqtt';
+import { onAbort } from './abort.js';
 import type { BrokerLimits, Packet } from './connection.js';
 import { reasonText } from './connection-errors.js';
 import { Acknowledgements, type Delivery } from './delivery.js';
@@ -165,19 +166,18 @@ export class Consumer implements AsyncDisposable {
         acknowledge: (holder, delivery) => this.#acknowledge(holder, delivery),
         wake: () => this.#wake(),
         leave: (leaving, left) => {
-          options.signal?.removeEventListener('abort', onAbort);
+          unlisten();
           return this.#leave(leaving, left);
         },
       },
     );
-    const onAbort = (): void => {
+    const unlisten = onAbort(options.signal, () => {
       const error = new GomqClientError('ABORTED', 'The subscription was aborted.', {
         cause: options.signal?.reason,
       });
       this.#park(subscription, subscription.stop(error));
       void subscription.close();
-    };
-    options.signal?.addEventListener('abort', onAbort, { once: true });
+    });
     this.#subscriptions.add(subscription);
     for (const [index, text] of texts.entries()) {
       this.#want(text, wish, subscription, settlers[index]!);

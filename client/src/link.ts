@@ -192,7 +192,9 @@ export class Link {
       if (performance.now() - this.#upSinceMs >= STABLE_MS) {
         this.#failures = 0;
       }
-      this.options.onEvent({ type: 'disconnected', broker: broker.label, error });
+      if (this.#state === 'active') {
+        this.options.onEvent({ type: 'disconnected', broker: broker.label, error });
+      }
       this.#owner.onDown(error);
     } else {
       this.#round.push(error);

@@ -2,6 +2,7 @@
 // Invariants: messages leave in the order of the publish() calls, and are sent again in that order; a packet id in use is not
 // given to another message; nothing is kept for more messages or bytes than the options allow.
 import type { MqttClient } from 'mqtt';
+import { onAbort } from './abort.js';
 import type { BrokerLimits, Packet } from './connection.js';
 import { reasonText } from './connection-errors.js';
 import { type ClientErrorCode, GomqClientError } from './errors.js';
@@ -229,9 +230,9 @@ export class Producer implements AsyncDisposable {
         publish.settle(error, 0);
         this.#abandon(publish);
       };
-      const onAbort = (): void => {
+      const unlisten = onAbort(signal, () => {
         giveUp('ABORTED', `The publish to ${topic} was aborted.`, false, signal?.reason);
-      };
+      });
       const timer =
         timeoutMs === 0
           ? undefined
@@ -256,7 +257,7 @@ export class Producer implements AsyncDisposable {
           publish.settled = true;
           this.#unsettled -= 1;
           clearTimeout(timer);
-          signal?.removeEventListener('abort', onAbort);
+          unlisten();
           if (error === undefined) {
             resolve({ topic, qos, reasonCode });
           } else {
@@ -267,7 +268,6 @@ export class Producer implements AsyncDisposable {
           }
         },
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       this.#waiting.add(publish);
       this.#unsettled += 1;
       this.#bufferedBytes += bytes;
