@@ -2,7 +2,7 @@
 // that a wrong one is reported with the key, the value, what was expected, and the line, variable or flag it came from. All that is
 // wrong is reported at once.
 import { readFileSync } from 'node:fs';
-import { isMap, isNode, isScalar, LineCounter, type Pair, parseDocument } from 'yaml';
+import { isMap, isNode, isScalar, isSeq, LineCounter, type Pair, parseDocument } from 'yaml';
 import type { ZodError } from 'zod';
 import { assembleConfig, type Config, type ConfigKey, configKeys } from './config.js';
 import { GomqError } from './errors.js';
@@ -85,7 +85,8 @@ function gatherFile(gathering: Gathering, file: string): void {
   const visit = (node: unknown, prefix: string, source: string) => {
     if (!isMap(node)) {
       const what = prefix === '' ? 'the file' : prefix;
-      gathering.problems.push(`${source}: ${what} holds a single value; expected a section with keys`);
+      const held = isSeq(node) ? 'a list' : 'a single value';
+      gathering.problems.push(`${source}: ${what} holds ${held}; expected a section with keys`);
       return;
     }
     for (const pair of node.items as Pair[]) {
