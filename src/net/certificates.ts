@@ -1,4 +1,5 @@
 // Reads the certificate files of the TLS listeners, and says which one is at fault.
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import type { Config } from '../core/config.js';
@@ -19,18 +20,18 @@ export function readCertificates(settings: TlsSettings): SecureContextOptions {
     // Without a list of our own, any certificate of a public authority would open the door.
     throw new GomqError('CONFIG_INVALID', 'listeners.tls.requireClientCert needs listeners.tls.ca');
   }
-  const options: SecureContextOptions = {
-    cert: readPem(settings.cert),
-    key: readPem(settings.key),
-    minVersion: 'TLSv1.2',
-  };
+  const cert = readPem(settings.cert);
+  const key = readPem(settings.key);
+  const options: SecureContextOptions = { cert, key, minVersion: 'TLSv1.2' };
   if (settings.ca !== '') {
-    options.ca = readPem(settings.ca);
-    checkPem({ ca: options.ca }, settings.ca);
+    const ca = readPem(settings.ca);
+    // TLS itself would take a file without a single certificate, and then refuse every client.
+    checkPem(() => new X509Certificate(ca), settings.ca);
+    options.ca = ca;
   }
-  checkPem({ cert: options.cert }, settings.cert);
-  checkPem({ key: options.key }, settings.key);
-  checkPem(options, `${settings.cert} and ${settings.key}`);
+  checkPem(() => createSecureContext({ cert }), settings.cert);
+  checkPem(() => createSecureContext({ key }), settings.key);
+  checkPem(() => createSecureContext(options), `${settings.cert} and ${settings.key}`);
   return options;
 }
 
@@ -49,9 +50,9 @@ function readPem(path: string): Buffer {
   }
 }
 
-function checkPem(options: SecureContextOptions, what: string): void {
+function checkPem(use: () => unknown, what: string): void {
   try {
-    createSecureContext(options);
+    use();
   } catch (error) {
     throw new GomqError('CONFIG_UNREADABLE', `cannot use ${what} for TLS: ${reason(error)}`, {
       hint: 'The files must be PEM: a certificate chain, and the private key of its first certificate.',

@@ -12,6 +12,7 @@ import { Admission, Repeated } from './admission.js';
 import { readCertificates, verifiedName } from './certificates.js';
 import { Handshakes } from './handshakes.js';
 import { type Peer, readDirectly, SOCKET_HIGH_WATER_BYTES, TcpTransport } from './tcp.js';
+import { WebSocketDoor } from './websocket.js';
 
 export type ListenerKind = 'mqtt' | 'mqtts' | 'ws' | 'wss';
 
@@ -21,6 +22,8 @@ export interface ListenerOptions {
     Config['limits'],
     'connections' | 'connectionsPerAddress' | 'connectTimeoutSeconds' | 'packetBytes'
   >;
+  /** Web pages that may connect; see WebSocketDoorOptions. */
+  webSocketOrigins?: readonly string[];
   logger: Logger;
   /** Must call `transport.start` before it returns. */
   onConnection(transport: Transport): void;
@@ -37,7 +40,9 @@ const KINDS: readonly ListenerKind[] = ['mqtt', 'mqtts', 'ws', 'wss'];
 const BACKLOG = 4096;
 const KEEP_ALIVE_PROBE_MS = 60_000;
 /** Descriptors that clients never get: the log, the configuration files and the HTTP API need some while the doors are stormed. */
-const RESERVED_DESCRIPTORS = 256;
+const RESERVED_DESCRIPTORS_MAX = 256;
+/** Under a low limit, this part of it. */
+const RESERVED_PART = 1 / 4;
 
 /**
  * Opens every configured listener, or none of them.
@@ -68,7 +73,7 @@ export class Listeners {
   constructor(options: ListenerOptions) {
     this.#options = options;
     const { logger, limits } = options;
-    const connections = Math.min(limits.connections, descriptorLimit() - RESERVED_DESCRIPTORS);
+    const connections = Math.min(limits.connections, descriptorsForClients());
     if (connections < limits.connections) {
       logger.info('limits.connections is lowered to what the limit of open files allows', { connections });
     }
@@ -103,7 +108,8 @@ export class Listeners {
     });
     server.on('connection', accept);
     await listen(server, host, port, text);
-    // From here on errors come from accept(2), EMFILE above all. libuv sheds the waiting connections, so there is nothing to do but tell.
+    // From here on errors come from accept(2). Out of descriptors (EMFILE), libuv accepts and closes what waits by itself; the limit above
+    // is there so that it does not come to that, because nobody is told.
     server.on('error', (error) => this.#acceptFailures.report({ error }));
     this.#servers.push(server);
     const bound = server.address() as AddressInfo;
@@ -134,13 +140,28 @@ export class Listeners {
       case 'mqtt':
         return (socket) => this.#acceptTcp(socket);
       case 'mqtts': {
-        const tls = this.#tlsServer((socket, peer) => {
-          this.#options.onConnection(TcpTransport.overTls(socket, peer, verifiedName(socket)));
+        const tls = this.#tlsServer((socket) => {
+          const peer = this.#handshakes.finish(socket);
+          if (peer === undefined) socket.destroy();
+          else this.#options.onConnection(TcpTransport.overTls(socket, peer, verifiedName(socket)));
         });
-        return (socket) => this.#acceptTls(socket, tls);
+        return (socket) => {
+          if (this.#beginHandshake(socket)) tls.emit('connection', socket);
+        };
       }
-      default:
-        throw new GomqError('CONFIG_INVALID', `${kind} listeners are not served yet`);
+      case 'ws': {
+        const door = this.#webSocketDoor();
+        return (socket) => {
+          if (this.#beginHandshake(socket)) door.accept(socket);
+        };
+      }
+      case 'wss': {
+        const door = this.#webSocketDoor();
+        const tls = this.#tlsServer((socket) => door.accept(socket));
+        return (socket) => {
+          if (this.#beginHandshake(socket)) tls.emit('connection', socket);
+        };
+      }
     }
   }
 
@@ -150,14 +171,25 @@ export class Listeners {
     if (peer !== undefined) this.#options.onConnection(TcpTransport.overTcp(socket, peer));
   }
 
-  #acceptTls(socket: Socket, tls: TlsServer): void {
+  /** Counts the socket and gives it a bounded time until `finish`. */
+  #beginHandshake(socket: Socket): boolean {
     const peer = this.#admit(socket);
-    if (peer === undefined) return;
-    this.#handshakes.begin(socket, peer);
-    tls.emit('connection', socket);
+    if (peer !== undefined) this.#handshakes.begin(socket, peer);
+    return peer !== undefined;
   }
 
-  #tlsServer(onSecure: (socket: TLSSocket, peer: Peer) => void): TlsServer {
+  #webSocketDoor(): WebSocketDoor {
+    const { limits, logger } = this.#options;
+    return new WebSocketDoor({
+      packetBytesMax: limits.packetBytes,
+      origins: this.#options.webSocketOrigins ?? [],
+      logger,
+      finish: (socket) => this.#handshakes.finish(socket),
+      onConnection: (transport) => this.#options.onConnection(transport),
+    });
+  }
+
+  #tlsServer(onSecure: (socket: TLSSocket) => void): TlsServer {
     const settings = this.#options.listeners.tls;
     const server = createTlsServer({
       ...readCertificates(settings),
@@ -165,11 +197,7 @@ export class Listeners {
       rejectUnauthorized: settings.requireClientCert,
       highWaterMark: SOCKET_HIGH_WATER_BYTES,
     });
-    server.on('secureConnection', (socket) => {
-      const peer = this.#handshakes.finish(socket);
-      if (peer === undefined) socket.destroy();
-      else onSecure(socket, peer);
-    });
+    server.on('secureConnection', onSecure);
     server.on('tlsClientError', (error, socket) => {
       const address = socket.remoteAddress;
       this.#options.logger.debug('TLS handshake failed', { address, error });
@@ -225,6 +253,11 @@ function listenError(error: NodeJS.ErrnoException, text: string): GomqError {
         cause: error,
       });
   }
+}
+
+function descriptorsForClients(): number {
+  const limit = descriptorLimit();
+  return limit - Math.min(RESERVED_DESCRIPTORS_MAX, Math.ceil(limit * RESERVED_PART));
 }
 
 /** How many files and sockets this process may have open; Infinity where the system does not say. */

@@ -14,7 +14,8 @@ const READ_BUFFER_BYTES = 64 * 1024;
 const CLOSE_GRACE_MS = 5_000;
 
 const readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
-const closing = new Sweep(CLOSE_GRACE_MS);
+/** Transports of every kind that are closing. */
+export const closing = new Sweep(CLOSE_GRACE_MS);
 
 /** A socket that belongs to a transport. */
 type OwnedSocket = Socket & { owner?: TcpTransport };
@@ -101,6 +102,7 @@ export class TcpTransport implements Transport {
   }
 
   destroy(): void {
+    if (this.#isEnding) closing.delete(this);
     this.#isEnding = true;
     this.#socket.destroy();
   }

@@ -97,6 +97,11 @@ export class Edge {
     return this.accepted[index]!;
   }
 
+  /** Resolves when no connection counts any more. */
+  async untilNoConnections(): Promise<void> {
+    while (this.listeners.connectionCount > 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+
   /** Connects a plain TCP client to the first listener, and answers both ends. */
   async pair(): Promise<{ client: Socket; server: Accepted }> {
     const index = this.accepted.length;
@@ -128,6 +133,7 @@ export async function openEdge(context: TestContext, settings: EdgeSettings = {}
   const options: ListenerOptions = {
     listeners: { ...config.listeners, mqtt: ['127.0.0.1:0'], ...settings.listeners },
     limits: { ...config.limits, connections: 1_000, ...settings.limits },
+    webSocketOrigins: settings.webSocketOrigins ?? [],
     logger: settings.logger ?? silentLogger,
     onConnection(transport) {
       const accepted = new Accepted(transport);

@@ -1,0 +1,29 @@
+// A process that serves one listener, for the test that takes its file descriptors away. Prints the port, then a line per question on stdin.
+import { createInterface } from 'node:readline';
+import { defaultConfig } from '../../src/core/config.js';
+import { silentLogger } from '../../src/core/logger.js';
+import { openListeners } from '../../src/net/listeners.js';
+
+const config = defaultConfig();
+const listeners = await openListeners({
+  listeners: { ...config.listeners, mqtt: ['127.0.0.1:0'] },
+  limits: config.limits,
+  logger: silentLogger,
+  onConnection(transport) {
+    transport.start({
+      onData: (chunk) => transport.write(chunk, () => {}),
+      onDrain() {},
+      onClose() {},
+    });
+  },
+});
+const tell = () => {
+  const { user, system } = process.cpuUsage();
+  process.stdout.write(
+    `${JSON.stringify({ connections: listeners.connectionCount, cpuMs: (user + system) / 1000 })}\n`,
+  );
+};
+process.stdout.write(`${listeners.addresses[0]!.port}\n`);
+createInterface({ input: process.stdin })
+  .on('line', tell)
+  .on('close', () => process.exit());
