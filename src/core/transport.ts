@@ -3,7 +3,7 @@
 
 /** Called by the transport, never re-entrantly from inside one of its own methods. */
 export interface TransportHandler {
-  /** Bytes arrived. The chunk belongs to the handler from now on: the transport does not touch it again. */
+  /** Bytes arrived. They are overwritten once the handler has returned: what is kept has to be copied. */
   onData(chunk: Buffer): void;
   /** Everything written has left for the kernel after `write` answered false. */
   onDrain(): void;

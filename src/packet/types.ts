@@ -26,6 +26,11 @@ export type ProtocolVersion = 3 | 4 | 5;
 
 export type QoS = 0 | 1 | 2;
 
+/** What is granted and what was published, whichever is less [MQTT-3.8.4-8]. */
+export function lowerQos(a: QoS, b: QoS): QoS {
+  return Math.min(a, b) as QoS;
+}
+
 /** Bytes break the structure the standard gives them: 0x81 to a 5.0 client, a silent close to an older one. */
 export function malformed(what: string): GomqError {
   return new GomqError('PROTOCOL', what, { reasonCode: ReasonCode.MalformedPacket });

@@ -7,7 +7,7 @@
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
 import { type Log, type LogReader, ReadResult } from '../log/log.js';
-import { PacketType, type QoS } from '../packet/types.js';
+import { lowerQos, PacketType, type QoS } from '../packet/types.js';
 import type { Router } from '../router/router.js';
 import { hasWildcard } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
@@ -85,12 +85,13 @@ export class Delivery {
   deliver(message: Message): void {
     const route = this.#router.route(message.topic);
     const entries = route.entries;
-    for (let i = 0; i < entries.length; i++) this.#deliverTo(entries[i]!, message);
+    for (let i = 0; i < entries.length; i++) this.deliverTo(entries[i]!, message);
     const groups = route.groups;
-    for (let i = 0; i < groups.length; i++) this.#deliverToGroup(groups[i]!, message);
+    for (let i = 0; i < groups.length; i++) this.deliverToGroup(groups[i]!, message);
   }
 
-  #deliverTo(entry: RouteEntry, message: Message): void {
+  /** Delivers to one subscriber of the topic. */
+  deliverTo(entry: RouteEntry, message: Message): void {
     const session = entry.session;
     const outbox = session.outbox;
     if (outbox === undefined) return;
@@ -100,7 +101,7 @@ export class Delivery {
       if (rest === undefined) return;
       narrowed = rest;
     }
-    const qos = message.qos < narrowed.qos ? message.qos : narrowed.qos; // [MQTT-3.8.4-8]
+    const qos = lowerQos(message.qos, narrowed.qos); // [MQTT-3.8.4-8]
     // [MQTT-3.3.1-12], [MQTT-3.3.1-13] v5; [MQTT-3.3.1-9] v3.1.1
     const isRetained = message.isRetained && narrowed.retainAsPublished;
     if (qos === 0) {
@@ -156,7 +157,8 @@ export class Delivery {
     }
   }
 
-  #deliverToGroup(group: SharedGroup, message: Message): void {
+  /** Delivers to one member of a shared group. */
+  deliverToGroup(group: SharedGroup, message: Message): void {
     if (message.offset < group.since) return;
     if (message.qos > 0 && !group.isLive) return;
     const member = this.#offerToGroup(group, message);
@@ -172,7 +174,7 @@ export class Delivery {
       message.qos === 0 || qos === 0 ? session.outbox?.hasRoom === true : session.canTake,
     );
     if (member === undefined) return false;
-    const qos = message.qos < member.qos ? message.qos : member.qos;
+    const qos = lowerQos(message.qos, member.qos);
     const isRetained = message.isRetained && member.retainAsPublished;
     const ids = member.id > 0 ? [member.id] : undefined;
     if (qos === 0) this.#sendQos0(member.session, message, isRetained, ids);
@@ -204,12 +206,20 @@ export class Delivery {
     else this.queuePump(session);
     if (session.scans !== undefined) this.queuePump(session);
     if (session.groups === undefined) return;
-    for (const group of session.groups) {
-      // Members that are away give up what they hold: somebody is here who can take it.
-      for (const member of group.members)
-        if (member.session !== session) this.#returnUnacknowledged(member.session, group);
-      if (!group.isLive || group.returned.length > 0) this.queuePump(group);
+    for (const group of session.groups) this.#onOnline(session, group);
+  }
+
+  /** A connected session has joined a group. */
+  onMember(subscription: Subscription): void {
+    if (subscription.group !== undefined) this.#onOnline(subscription.session, subscription.group);
+  }
+
+  #onOnline(session: Session, group: SharedGroup): void {
+    // Members that are away give up what they hold: somebody is here who can take it.
+    for (const member of group.members) {
+      if (member.session !== session) this.#returnUnacknowledged(member.session, group);
     }
+    if (!group.isLive || group.returned.length > 0) this.queuePump(group);
   }
 
   /** The session's connection is over. */
@@ -378,7 +388,7 @@ export class Delivery {
     }
     scan.waiting = undefined;
     if (retained.record.offset >= scan.before) return 'sent';
-    const qos = retained.qos < subscription.qos ? retained.qos : subscription.qos;
+    const qos = lowerQos(retained.qos, subscription.qos);
     const hasRoom = qos === 0 ? session.outbox!.hasRoom : session.canTake;
     if (!hasRoom) {
       scan.waiting = retained;
@@ -435,7 +445,7 @@ export class Delivery {
     if (entry === undefined) return;
     const narrowed = narrowEntry(entry, message.offset, message.publisher);
     if (narrowed === undefined || narrowed.qos === 0) return;
-    const qos = message.qos < narrowed.qos ? message.qos : narrowed.qos;
+    const qos = lowerQos(message.qos, narrowed.qos);
     const isRetained = message.isRetained && narrowed.retainAsPublished;
     this.#send(session, message, qos, isRetained, narrowed.subscriptionIds, undefined);
   }

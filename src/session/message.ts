@@ -68,6 +68,8 @@ export class Message {
 
   /** Holds topic name and payload. */
   buffer: Buffer = EMPTY;
+  /** True when nobody overwrites `buffer`, so that a payload can be sent from where it is. */
+  isBufferStable = false;
   /** The topic name in `buffer`, or an empty range where it is only in `topic` (a publisher's topic alias). */
   topicStart = 0;
   topicEnd = 0;
@@ -145,6 +147,7 @@ export class Message {
       this.timestampMs = buffer.readDoubleLE(start + 8);
     }
     this.buffer = buffer;
+    this.isBufferStable = true;
     const propertiesStart = start + HEADER_BYTES;
     const bodyStart = propertiesStart + readUint32(buffer, start + 20);
     this.properties = buffer;

@@ -7,7 +7,7 @@ import { varintSize, writeVarint } from '../packet/varint.js';
 import { LARGE_BYTES, releaseBuffer, takeBuffer } from './buffer-pool.js';
 import { copyBytes, type Message } from './message.js';
 
-/** Payloads from this size on are sent from where they are instead of being copied. */
+/** Payloads from this size on are sent from where they are instead of being copied, where they stay long enough. */
 const REFERENCE_BYTES = 16_384;
 
 export interface OutboxOptions {
@@ -140,7 +140,7 @@ export class Outbox {
     if (total > this.maximumPacketBytes) return false;
     if (isAliasNew) this.#topicAliases!.set(message.topic.name, alias);
 
-    const isReferenced = payloadBytes >= REFERENCE_BYTES;
+    const isReferenced = payloadBytes >= REFERENCE_BYTES && message.isBufferStable;
     let at = this.#reserve(isReferenced ? total - payloadBytes : total);
     const buffer = this.#buffer!;
     buffer[at++] = 0x30 | (isDuplicate ? 8 : 0) | (qos << 1) | (isRetained ? 1 : 0);

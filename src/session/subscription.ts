@@ -50,6 +50,11 @@ export class Route {
     this.groups = groups;
   }
 
+  /** Nobody is subscribed. */
+  get isEmpty(): boolean {
+    return this.entries.length === 0 && this.groups.length === 0;
+  }
+
   entryOf(session: Session): RouteEntry | undefined {
     if (this.entries.length <= 8) {
       for (const entry of this.entries) if (entry.session === session) return entry;

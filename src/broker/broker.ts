@@ -1,0 +1,426 @@
+// The broker: what connections share. It owns the turn of the event loop in which records are committed, acknowledgements and deliveries leave,
+// and outboxes are flushed, and the sweep that notices silence, delays and expiry.
+//
+//     sockets are read --> packets are handled --> records are appended, outboxes filled
+//     turn: log.flush -> commit (apply, deliver, ack, in the order of offsets) -> pumps -> one write per socket
+import { assert } from '../core/assert.js';
+import type { Clock } from '../core/clock.js';
+import type { Config } from '../core/config.js';
+import { GomqError } from '../core/errors.js';
+import type { Logger } from '../core/logger.js';
+import type { Transport } from '../core/transport.js';
+import { type Log, type LogReader, ReadResult } from '../log/log.js';
+import { MemoryLog } from '../log/memory-log.js';
+import type { WillPacket } from '../packet/connect.js';
+import { ReasonCode, reasonName } from '../packet/reason-codes.js';
+import type { QoS } from '../packet/types.js';
+import type { Router } from '../router/router.js';
+import { validateTopicName } from '../router/topic-name.js';
+import type { Topic } from '../router/topic-table.js';
+import { Delivery } from '../session/delivery.js';
+import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
+import type { Outbox } from '../session/outbox.js';
+import { NEVER_EXPIRES, type Session } from '../session/session.js';
+import type { SharedGroup } from '../session/shared-group.js';
+import type { Route, Subscription } from '../session/subscription.js';
+import { State } from '../state/state.js';
+import { CommitQueue } from './commit-queue.js';
+import { Connection } from './connection.js';
+import { PublishRun } from './run.js';
+
+export interface Credentials {
+  clientId: string;
+  userName: string | undefined;
+  password: Buffer | undefined;
+  remoteAddress: string;
+  clientCertificateName: string | undefined;
+}
+
+export type AuthenticationResult =
+  | { accepted: true; userName: string | undefined }
+  | { accepted: false; reasonCode: number };
+
+interface Who {
+  readonly clientId: string;
+  readonly userName: string | undefined;
+}
+
+/** Who may do what; implemented by the security room. */
+export interface AccessControl {
+  /** Grows when the rules change. */
+  readonly version: number;
+  mayPublish(who: Who, topicName: string): boolean;
+  maySubscribe(who: Who, filter: string): boolean;
+  mayRead(who: Who, topicName: string): boolean;
+}
+
+export interface BrokerOptions {
+  config: Config;
+  logger: Logger;
+  clock: Clock;
+  authenticate: (credentials: Credentials) => AuthenticationResult | Promise<AuthenticationResult>;
+  /** Undefined: everything is allowed. */
+  accessControl: AccessControl | undefined;
+  /** Called with an error that cannot be: the process should say so and end. */
+  onDefect: (error: unknown) => void;
+}
+
+/** What somebody other than an MQTT client publishes. */
+export interface OutsideMessage {
+  topicName: string;
+  payload: Buffer;
+  qos: QoS;
+  retain: boolean;
+}
+
+/** How often silence, delays and expiry are looked for. */
+const SWEEP_MS = 250;
+
+export class Broker {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly state: State;
+  readonly delivery: Delivery;
+  readonly commits = new CommitQueue();
+  readonly run: PublishRun;
+  readonly authenticate: BrokerOptions['authenticate'];
+  readonly accessControl: AccessControl | undefined;
+  readonly onDefect: (error: unknown) => void;
+  readonly counters = { received: 0 };
+  readonly #logger: Logger;
+
+  readonly #connections = new Set<Connection>();
+  readonly #bySession = new Map<Session, Connection>();
+  /** Sessions without a connection, to be ended when their time comes. */
+  readonly #absent = new Set<Session>();
+  readonly #delayedWills = new Map<Session, { will: WillPacket; atMs: number }>();
+
+  /** Topics of the records that are appended and not committed, by offset from `#topicsBase`. */
+  #topics: Topic<Route>[] = [];
+  #topicsBase = 0;
+  #dirty: Outbox[] = [];
+  #isTurnScheduled = false;
+  #isStopped = false;
+  readonly #message = new Message();
+  readonly #commitReader: LogReader;
+  readonly #sweepTimer: NodeJS.Timeout;
+
+  constructor(options: BrokerOptions) {
+    this.config = options.config;
+    this.clock = options.clock;
+    this.#logger = options.logger;
+    this.authenticate = options.authenticate;
+    this.accessControl = options.accessControl;
+    this.onDefect = options.onDefect;
+    const { accessControl } = options;
+    this.state = new State({
+      internedTopics: this.config.limits.internedTopics,
+      mayRead:
+        accessControl === undefined
+          ? undefined
+          : (session, topicName) => accessControl.mayRead(session, topicName),
+    });
+    const log = new MemoryLog({
+      ...this.config.log,
+      neededFrom: () => this.state.neededFrom(),
+      onLost: (from, to) => this.#onLost(from, to),
+    });
+    this.log = log;
+    this.delivery = new Delivery({
+      log,
+      router: this.state.router,
+      retained: this.state.retained,
+      clock: this.clock,
+      onPumpQueued: () => this.scheduleTurn(),
+      mayDeliverRetained:
+        accessControl === undefined
+          ? undefined
+          : (session, { topic, source }) =>
+              accessControl.mayRead(session, topic.name) &&
+              (source === undefined || accessControl.mayPublish(source, topic.name)),
+    });
+    this.run = new PublishRun(this.delivery, (topic) => this.state.router.route(topic));
+    this.#commitReader = log.createReader(() => undefined);
+    log.onCommit((from, to) => this.#onCommit(from, to));
+    this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS);
+  }
+
+  get router(): Router<Subscription | SharedGroup, Route> {
+    return this.state.router;
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  get isReady(): boolean {
+    return !this.#isStopped;
+  }
+
+  // ---- connections ------------------------------------------------------------------------------------------------------------------
+
+  /** Takes a new connection over from a listener. */
+  accept(transport: Transport): void {
+    if (this.#isStopped) {
+      transport.destroy();
+      return;
+    }
+    const deadline = this.clock.monotonicMs() + this.config.limits.connectTimeoutSeconds * 1000;
+    const connection = new Connection(this, transport, deadline);
+    this.#connections.add(connection);
+    transport.start(connection);
+  }
+
+  connectionOf(session: Session): Connection | undefined {
+    return this.#bySession.get(session);
+  }
+
+  /** The connection's CONNECT was accepted and CONNACK is written: the session is served from now on. */
+  attach(connection: Connection, session: Session): void {
+    session.outbox = connection.outbox;
+    session.expiresAtMs = Number.POSITIVE_INFINITY;
+    this.#absent.delete(session);
+    this.#delayedWills.delete(session); // [MQTT-3.1.3-9]
+    this.#bySession.set(session, connection);
+    connection.deadlineMs = this.clock.monotonicMs() + connection.silenceMs;
+    this.delivery.attach(session);
+    this.#logger.debug('client connected', describe(connection));
+  }
+
+  /** Takes the session off a connection that ends. Does nothing the second time. */
+  detach(connection: Connection): void {
+    const { session, outbox } = connection;
+    if (session === undefined || this.#bySession.get(session) !== connection) return;
+    this.#bySession.delete(session);
+    this.delivery.detach(session);
+    outbox?.close();
+    const { will } = connection;
+    connection.will = undefined;
+    const now = this.clock.monotonicMs();
+    const delaySeconds =
+      will === undefined ? 0 : Math.min(will.delaySeconds, this.config.mqtt.willDelaySecondsMax);
+    if (will !== undefined) {
+      // [MQTT-3.1.2-8]: at once, or when the delay is over or the session ends, whichever is first.
+      if (delaySeconds === 0) this.#publishWill(session, will);
+      else this.#delayedWills.set(session, { will, atMs: now + delaySeconds * 1000 });
+    }
+    if (session.expirySeconds === 0) {
+      this.endSession(session);
+      return;
+    }
+    session.expiresAtMs =
+      session.expirySeconds === NEVER_EXPIRES ? Number.POSITIVE_INFINITY : now + session.expirySeconds * 1000;
+    this.#absent.add(session);
+  }
+
+  endSession(session: Session): void {
+    this.#absent.delete(session);
+    const delayed = this.#delayedWills.get(session);
+    if (delayed !== undefined) {
+      this.#delayedWills.delete(session);
+      this.#publishWill(session, delayed.will);
+    }
+    this.state.endSession(session, this.onLeaveGroup);
+  }
+
+  readonly onLeaveGroup = (session: Session, group: SharedGroup): void => {
+    this.delivery.leaveGroup(session, group);
+  };
+
+  onConnectionClosed(connection: Connection, error: Error | undefined): void {
+    this.#connections.delete(connection);
+    if (connection.isClosed) return;
+    connection.isClosed = true;
+    connection.splitter.stop();
+    this.detach(connection);
+    this.#logger.debug('client gone', { ...describe(connection), ...(error === undefined ? {} : { error }) });
+  }
+
+  /** The one line about a connection that this side ends. */
+  logClosed(connection: Connection, reasonCode: number, why: string): void {
+    this.#logger.warn(`closed a connection: ${why}`, {
+      ...describe(connection),
+      reason: reasonName(reasonCode),
+    });
+  }
+
+  /** The one line about a request that was refused without closing. */
+  logRefused(connection: Connection, reasonCode: number, why: string): void {
+    this.#logger.warn(`refused: ${why}`, { ...describe(connection), reason: reasonName(reasonCode) });
+  }
+
+  // ---- publishing -------------------------------------------------------------------------------------------------------------------
+
+  /** Appends a message to the log; its offset is known at once, everything else follows its commit. */
+  append(message: Message): void {
+    const { topic } = message;
+    const propertyBytes = message.propertiesEnd - message.propertiesStart;
+    const length = publishRecordBytes(topic.bytes.length, propertyBytes, message.payloadBytes);
+    const slice = this.log.append(topic.name, length);
+    message.writeRecord(slice);
+    this.#topics.push(topic);
+    this.scheduleTurn();
+  }
+
+  /**
+   * Publishes for somebody who is not an MQTT client; resolves once it is committed (QoS 0: handed to the subscribers).
+   * @throws {GomqError} REFUSED for an invalid or reserved topic name
+   */
+  async publish(outside: OutsideMessage): Promise<void> {
+    const why =
+      validateTopicName(outside.topicName, this.config.limits) ??
+      (outside.topicName.startsWith('$') ? 'topics that begin with $ are reserved' : undefined);
+    if (why !== undefined) throw new GomqError('REFUSED', why, { reasonCode: ReasonCode.TopicNameInvalid });
+    const message = new Message();
+    message.topic = this.router.internTopic(outside.topicName);
+    message.qos = outside.qos;
+    message.isRetained = outside.retain;
+    message.timestampMs = this.clock.wallMs();
+    message.buffer = outside.payload;
+    message.isBufferStable = true;
+    message.payloadEnd = outside.payload.length;
+    this.#publish(message);
+    if (outside.qos === 0 && !outside.retain) return;
+    await new Promise<void>((resolve) => {
+      this.commits.pushWork(this.log.endOffset, resolve);
+    });
+  }
+
+  #publish(message: Message): void {
+    this.counters.received++;
+    if (message.qos === 0 && !message.isRetained) {
+      this.delivery.deliver(message);
+      this.scheduleTurn();
+    } else {
+      this.append(message);
+    }
+  }
+
+  #publishWill(session: Session, will: WillPacket): void {
+    // Rights may have been taken away since CONNECT.
+    if (this.accessControl?.mayPublish(session, will.topicName) === false) return;
+    const message = new Message();
+    message.topic = this.router.internTopic(will.topicName);
+    message.qos = will.qos;
+    message.isRetained = will.retain; // [MQTT-3.1.2-14], [MQTT-3.1.2-15] v5
+    message.publisher = session.number;
+    message.offset = NO_OFFSET;
+    message.timestampMs = this.clock.wallMs();
+    message.expirySeconds = will.messageExpirySeconds;
+    message.buffer = will.payload;
+    message.isBufferStable = true;
+    message.payloadEnd = will.payload.length;
+    message.properties = will.properties;
+    message.propertiesEnd = will.properties.length;
+    this.#publish(message);
+  }
+
+  // ---- the turn ---------------------------------------------------------------------------------------------------------------------
+
+  readonly onDirty = (outbox: Outbox): void => {
+    this.#dirty.push(outbox);
+    this.scheduleTurn();
+  };
+
+  /** Has everything that arose looked after, once the sockets that are readable now have been read. */
+  scheduleTurn(): void {
+    if (this.#isTurnScheduled) return;
+    this.#isTurnScheduled = true;
+    setImmediate(this.#turn);
+  }
+
+  readonly #turn = (): void => {
+    this.#isTurnScheduled = false;
+    this.log.flush();
+    this.commits.release(this.log.highWatermark);
+    this.delivery.runPumps();
+    const dirty = this.#dirty;
+    if (dirty.length > 0) {
+      this.#dirty = [];
+      for (const outbox of dirty) outbox.flush();
+    }
+  };
+
+  /** Records [from, to) are committed: applied, delivered and acknowledged one after the other, in the order of the log. */
+  #onCommit(from: number, to: number): void {
+    const reader = this.#commitReader;
+    const message = this.#message;
+    const { commits, delivery } = this;
+    reader.seek(from);
+    for (let offset = from; offset < to; offset++) {
+      commits.release(offset);
+      const result = reader.next();
+      assert(
+        result === ReadResult.Record && reader.record.offset === offset,
+        `record ${offset} is there at its commit`,
+      );
+      message.readRecord(reader.record);
+      message.topic = this.#topics[offset - this.#topicsBase]!;
+      if (message.isRetained) this.state.applyRetained(message);
+      delivery.deliver(message);
+    }
+    commits.release(to);
+    if (to === this.log.endOffset) this.#topics = [];
+    else this.#topics.splice(0, to - this.#topicsBase);
+    this.#topicsBase = to;
+  }
+
+  #onLost(from: number, to: number): void {
+    this.#logger.error(
+      'the log passed its hard limit and let go of records that a session had not received',
+      { from, to, hardLimitBytes: this.config.log.hardLimitBytes },
+    );
+  }
+
+  // ---- time -------------------------------------------------------------------------------------------------------------------------
+
+  #sweep(): void {
+    const now = this.clock.monotonicMs();
+    for (const connection of this.#connections) this.#sweepConnection(connection, now);
+    for (const [session, { will, atMs }] of this.#delayedWills) {
+      if (now < atMs) continue;
+      this.#delayedWills.delete(session);
+      this.#publishWill(session, will);
+    }
+    for (const session of this.#absent) {
+      if (now >= session.expiresAtMs) this.endSession(session); // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
+    }
+  }
+
+  #sweepConnection(connection: Connection, now: number): void {
+    if (connection.isClosed) return;
+    if (connection.session === undefined) {
+      if (now >= connection.deadlineMs) {
+        connection.close(ReasonCode.UnspecifiedError, 'no CONNECT in time');
+      }
+      return;
+    }
+    if (connection.silenceMs === 0) return;
+    if (connection.wasHeard) {
+      connection.wasHeard = false;
+      connection.deadlineMs = now + connection.silenceMs;
+    } else if (now >= connection.deadlineMs) {
+      connection.close(ReasonCode.KeepAliveTimeout, `silent for ${connection.silenceMs / 1000} s`);
+    }
+  }
+
+  /** Says goodbye to every client and commits what is left. The listeners are closed already. */
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    clearInterval(this.#sweepTimer);
+    this.#turn();
+    for (const connection of this.#connections) {
+      connection.will = undefined;
+      if (connection.session === undefined) connection.transport.destroy();
+      else connection.close(ReasonCode.ServerShuttingDown, 'the broker is stopping');
+    }
+    this.#turn();
+    await this.log.close();
+  }
+}
+
+function describe(connection: Connection): { clientId: string; address: string } {
+  return { clientId: connection.clientId, address: connection.address };
+}

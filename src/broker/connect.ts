@@ -1,0 +1,198 @@
+// CONNECT: who is it, may they, and which session is theirs.
+import { v7 as uuidv7 } from 'uuid';
+import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/connect.js';
+import { encodeConnack } from '../packet/encode.js';
+import { ReasonCode } from '../packet/reason-codes.js';
+import type { ProtocolVersion } from '../packet/types.js';
+import { validateTopicName } from '../router/topic-name.js';
+import { Outbox } from '../session/outbox.js';
+import type { AuthenticationResult } from './broker.js';
+import type { Connection } from './connection.js';
+
+/** Receive Maximum of a client that names none (section 3.1.2.11.3), and of one that names the largest. */
+const RECEIVE_MAXIMUM_DEFAULT = 65_535;
+
+export function handleConnect(connection: Connection, frame: Buffer): void {
+  const { broker, transport } = connection;
+  connection.sentConnect = true;
+  let packet: ConnectPacket;
+  try {
+    packet = decodeConnect(frame);
+    checkOffered(connection, packet);
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    refuse(connection, error.version, error.reasonCode, error.message);
+    return;
+  }
+  connection.version = packet.version;
+  connection.splitter.requiresShortestLength = packet.version === 5;
+  connection.clientId = packet.clientId === '' ? `auto-${uuidv7()}` : packet.clientId; // [MQTT-3.1.3-6]
+  const result = broker.authenticate({
+    clientId: connection.clientId,
+    userName: packet.userName,
+    password: packet.password,
+    remoteAddress: transport.remoteAddress,
+    clientCertificateName: transport.clientCertificateName,
+  });
+  if (!(result instanceof Promise)) {
+    admit(connection, packet, result);
+    return;
+  }
+  // What the client sends before it has its answer waits in the splitter and, beyond that, in the kernel.
+  connection.splitter.pause();
+  transport.pause();
+  result
+    .then((answer) => {
+      if (connection.isClosed) return;
+      admit(connection, packet, answer);
+      if (connection.isClosed) return;
+      transport.resume();
+      try {
+        connection.splitter.resume();
+      } catch (error) {
+        connection.fail(error);
+      }
+    })
+    .catch(broker.onDefect);
+}
+
+/** @throws {ConnectError} for what is well-formed but not offered here */
+function checkOffered(connection: Connection, packet: ConnectPacket): void {
+  const { mqtt, limits } = connection.broker.config;
+  const { will, version } = packet;
+  if (packet.authenticationMethod !== undefined) {
+    throw new ConnectError(
+      `authentication method ${packet.authenticationMethod} is not known`,
+      ReasonCode.BadAuthenticationMethod, // [MQTT-4.12.0-1]
+      version,
+    );
+  }
+  if (will === undefined) return;
+  const why = validateTopicName(will.topicName, limits);
+  if (why !== undefined) throw new ConnectError(`will: ${why}`, ReasonCode.TopicNameInvalid, version);
+  if (will.topicName.startsWith('$SYS/')) {
+    throw new ConnectError(`will: ${will.topicName} is reserved`, ReasonCode.NotAuthorized, version);
+  }
+  if (will.qos > mqtt.maximumQos) {
+    throw new ConnectError(
+      `will with QoS ${will.qos}, the maximum is ${mqtt.maximumQos}`,
+      ReasonCode.QosNotSupported, // [MQTT-3.2.2-12]
+      version,
+    );
+  }
+  if (will.retain && !mqtt.retain) {
+    throw new ConnectError('will with RETAIN, which is turned off', ReasonCode.RetainNotSupported, version); // [MQTT-3.2.2-13]
+  }
+}
+
+/** Answers with a CONNACK that says no, where the client's version has one, and closes. */
+function refuse(
+  connection: Connection,
+  version: ProtocolVersion | undefined,
+  reasonCode: number,
+  why: string,
+): void {
+  connection.broker.logClosed(connection, reasonCode, why);
+  if (version !== undefined) {
+    const bytes = encodeConnack(version, {
+      sessionPresent: false,
+      reasonCode,
+      properties: { reasonString: why },
+    });
+    if (bytes !== undefined) connection.transport.write(bytes, () => undefined);
+  }
+  connection.finish();
+}
+
+function admit(connection: Connection, packet: ConnectPacket, result: AuthenticationResult): void {
+  const { broker } = connection;
+  const { version, clientId } = connection;
+  if (!result.accepted) {
+    refuse(connection, version, result.reasonCode, 'not authenticated'); // [MQTT-3.1.4-2]
+    return;
+  }
+  connection.userName = result.userName;
+  const { will } = packet;
+  if (will !== undefined && broker.accessControl?.mayPublish(connection, will.topicName) === false) {
+    refuse(connection, version, ReasonCode.NotAuthorized, `will: no right to publish to ${will.topicName}`);
+    return;
+  }
+
+  // [MQTT-3.1.4-3] One live connection per client id.
+  const holder = broker.state.session(clientId);
+  if (holder !== undefined) {
+    broker.connectionOf(holder)?.close(ReasonCode.SessionTakenOver, `taken over from ${connection.address}`);
+  }
+  let session = broker.state.session(clientId);
+  if (session !== undefined && packet.cleanStart) {
+    broker.endSession(session); // [MQTT-3.1.2-4] v5, [MQTT-3.1.2-6] v3.1.1
+    session = undefined;
+  }
+  const sessionPresent = session !== undefined;
+  if (session === undefined) {
+    const { sessions } = broker.config.limits;
+    if (broker.state.sessionCount >= sessions) {
+      refuse(connection, version, ReasonCode.QuotaExceeded, `there are ${sessions} sessions already`);
+      return;
+    }
+    session = broker.state.createSession(clientId, broker.log.highWatermark);
+  }
+  const { mqtt } = broker.config;
+  session.userName = result.userName;
+  session.expirySeconds = Math.min(packet.sessionExpirySeconds, mqtt.sessionExpirySecondsMax);
+  session.window =
+    packet.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? mqtt.inflightMaximum : packet.receiveMaximum;
+  connection.hadSessionExpiry = packet.sessionExpirySeconds > 0;
+  connection.wantsProblemInformation = packet.requestProblemInformation;
+  connection.will = will;
+  connection.session = session;
+  connection.outbox = new Outbox({
+    transport: connection.transport,
+    version,
+    outboxBytes: broker.config.limits.outboxBytes,
+    maximumPacketBytes: packet.maximumPacketBytes,
+    topicAliasMaximum: Math.min(packet.topicAliasMaximum, mqtt.topicAliasMaximumOutgoing),
+    onDirty: broker.onDirty,
+  });
+  const keepAliveSeconds = keepAliveOf(packet, mqtt.keepAliveSecondsMax);
+  connection.silenceMs = keepAliveSeconds * 1500; // [MQTT-3.1.2-22] v5, [MQTT-3.1.2-24] v3.1.1
+  sendConnack(connection, packet, sessionPresent, keepAliveSeconds);
+  broker.attach(connection, session);
+}
+
+/** Only a 5.0 client can be told another keep alive than its own. */
+function keepAliveOf(packet: ConnectPacket, secondsMax: number): number {
+  const asked = packet.keepAliveSeconds;
+  const hasLimit = packet.version === 5 && secondsMax < 65_535;
+  if (!hasLimit) return asked;
+  return asked === 0 ? secondsMax : Math.min(asked, secondsMax);
+}
+
+function sendConnack(
+  connection: Connection,
+  packet: ConnectPacket,
+  sessionPresent: boolean,
+  keepAliveSeconds: number,
+): void {
+  const { mqtt, limits } = connection.broker.config;
+  const { expirySeconds } = connection.session!;
+  const bytes = encodeConnack(connection.version, {
+    sessionPresent,
+    reasonCode: ReasonCode.Success,
+    // What is absent has the standard's default, so only what differs is said.
+    properties: {
+      sessionExpirySeconds: expirySeconds === packet.sessionExpirySeconds ? undefined : expirySeconds,
+      receiveMaximum: mqtt.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? undefined : mqtt.receiveMaximum,
+      maximumQos: mqtt.maximumQos === 2 ? undefined : (mqtt.maximumQos as 0 | 1),
+      retainAvailable: mqtt.retain ? undefined : false,
+      maximumPacketSize: limits.packetBytes,
+      assignedClientId: packet.clientId === '' ? connection.clientId : undefined,
+      topicAliasMaximum: mqtt.topicAliasMaximum === 0 ? undefined : mqtt.topicAliasMaximum,
+      wildcardSubscriptionAvailable: mqtt.wildcardSubscriptions ? undefined : false,
+      sharedSubscriptionAvailable: mqtt.sharedSubscriptions ? undefined : false,
+      serverKeepAliveSeconds: keepAliveSeconds === packet.keepAliveSeconds ? undefined : keepAliveSeconds,
+      maximumPacketBytes: packet.maximumPacketBytes,
+    },
+  });
+  connection.outbox!.bytes(bytes!, 0, bytes!.length);
+}

@@ -1,0 +1,215 @@
+// One client connection, from its first byte to its last: cuts the bytes into packets, hands each to the handler of its family, keeps what holds
+// only while the connection lasts, and ends it with the right words.
+import { GomqError } from '../core/errors.js';
+import type { Transport, TransportHandler } from '../core/transport.js';
+import type { WillPacket } from '../packet/connect.js';
+import { encodeDisconnect } from '../packet/encode.js';
+import { type FrameHandler, FrameSplitter } from '../packet/frame-splitter.js';
+import { ReasonCode } from '../packet/reason-codes.js';
+import { malformed, PacketType, type ProtocolVersion, protocolError } from '../packet/types.js';
+import type { Topic } from '../router/topic-table.js';
+import type { Outbox } from '../session/outbox.js';
+import type { Session } from '../session/session.js';
+import type { Route } from '../session/subscription.js';
+import { handleAck } from './acks.js';
+import type { Broker } from './broker.js';
+import { handleConnect } from './connect.js';
+import { handleAuth, handleDisconnect } from './disconnect.js';
+import { handlePublish, handleQos0 } from './publish.js';
+import { handleSubscribe, handleUnsubscribe } from './subscribe.js';
+
+/** QoS 0, not retained, not a duplicate: the packet that has a shorter way. */
+const PLAIN_PUBLISH = 0x30;
+
+const PINGRESP = Buffer.from([PacketType.Pingresp << 4, 0]);
+
+export class Connection implements TransportHandler, FrameHandler {
+  readonly broker: Broker;
+  readonly transport: Transport;
+  readonly splitter: FrameSplitter;
+
+  version: ProtocolVersion = 4;
+  clientId = '';
+  userName: string | undefined = undefined;
+  /** Both are set by an accepted CONNECT. */
+  session: Session | undefined = undefined;
+  outbox: Outbox | undefined = undefined;
+  /** Fires unless the client says goodbye. */
+  will: WillPacket | undefined = undefined;
+  sentConnect = false;
+  isClosed = false;
+
+  /** The client must be heard of by then, milliseconds of the monotonic clock. */
+  deadlineMs: number;
+  /** 1.5 times the keep alive, or 0 for none. */
+  silenceMs = 0;
+  /** Something arrived since the last sweep. */
+  wasHeard = false;
+
+  /** False: reason strings and user properties only on PUBLISH, CONNACK and DISCONNECT [MQTT-3.1.2-29]. */
+  wantsProblemInformation = true;
+  /** Whether the session was to outlive the connection at CONNECT; DISCONNECT may not change that [MQTT-3.14.2-2]. */
+  hadSessionExpiry = false;
+  /** Topics by alias, from the client. */
+  topicAliases: (Topic<Route> | undefined)[] | undefined = undefined;
+  /** QoS 1 and 2 messages from the client that are not acknowledged yet. */
+  unacknowledged = 0;
+  /** The topic of the last publish, with the right to it checked. */
+  lastTopic: Topic<Route> | undefined = undefined;
+  lastTopicRights = -1;
+  #isReadingPaused = false;
+
+  constructor(broker: Broker, transport: Transport, deadlineMs: number) {
+    this.broker = broker;
+    this.transport = transport;
+    this.deadlineMs = deadlineMs;
+    this.splitter = new FrameSplitter(this, broker.config.limits.packetBytes);
+  }
+
+  get address(): string {
+    return `${this.transport.remoteAddress}:${this.transport.remotePort}`;
+  }
+
+  // ---- TransportHandler -------------------------------------------------------------------------------------------------------------
+
+  onData(chunk: Buffer): void {
+    if (this.isClosed) return;
+    this.wasHeard = true;
+    try {
+      this.splitter.push(chunk);
+    } catch (error) {
+      this.fail(error);
+    }
+    this.checkReading();
+  }
+
+  onDrain(): void {
+    const outbox = this.outbox;
+    if (outbox === undefined || this.isClosed) return;
+    outbox.onDrain();
+    if (this.session !== undefined && outbox.hasRoom) this.broker.delivery.onRoom(this.session);
+    this.checkReading();
+  }
+
+  onClose(error: Error | undefined): void {
+    this.broker.onConnectionClosed(this, error);
+  }
+
+  // ---- FrameHandler -----------------------------------------------------------------------------------------------------------------
+
+  onFrame(buffer: Buffer, start: number, bodyStart: number, end: number): void {
+    const first = buffer[start]!;
+    if (first === PLAIN_PUBLISH && this.session !== undefined) {
+      handleQos0(this, buffer, start, bodyStart, end);
+      return;
+    }
+    this.broker.run.deliver();
+    const type = first >> 4;
+    if (this.session === undefined) {
+      // The splitter lets nothing but CONNECT be first; later ones wait until the CONNECT is answered.
+      handleConnect(this, buffer.subarray(start, end));
+      return;
+    }
+    switch (type) {
+      case PacketType.Publish:
+        handlePublish(this, buffer, start, bodyStart, end);
+        break;
+      case PacketType.Puback:
+      case PacketType.Pubrec:
+      case PacketType.Pubrel:
+      case PacketType.Pubcomp:
+        handleAck(this, buffer, start, bodyStart, end);
+        break;
+      case PacketType.Subscribe:
+        handleSubscribe(this, buffer.subarray(start, end));
+        break;
+      case PacketType.Unsubscribe:
+        handleUnsubscribe(this, buffer.subarray(start, end));
+        break;
+      case PacketType.Pingreq:
+        if (first !== PacketType.Pingreq << 4 || end !== bodyStart)
+          throw malformed('PINGREQ with flags or a body');
+        this.outbox!.bytes(PINGRESP, 0, PINGRESP.length); // [MQTT-3.12.4-1]
+        break;
+      case PacketType.Disconnect:
+        handleDisconnect(this, buffer.subarray(start, end));
+        break;
+      case PacketType.Auth:
+        handleAuth(this, buffer.subarray(start, end));
+        break;
+      case PacketType.Connect:
+        throw protocolError('a second CONNECT'); // [MQTT-3.1.0-2]
+      default:
+        throw protocolError(`packet type ${type} from a client`);
+    }
+  }
+
+  onChunkEnd(): void {
+    this.broker.run.deliver();
+  }
+
+  // ---- for the handlers -------------------------------------------------------------------------------------------------------------
+
+  /** PUBACK, PUBREC or PUBCOMP, now that it may leave. */
+  sendAck(type: number, packetId: number, reasonCode: number): void {
+    if (this.isClosed) return;
+    // [MQTT-4.9.0-2] The quota of the client grows with PUBACK, PUBCOMP, and a PUBREC that ends the exchange.
+    if (type !== PacketType.Pubrec || reasonCode >= 0x80)
+      this.unacknowledged = Math.max(0, this.unacknowledged - 1);
+    this.outbox!.ack(type, packetId, reasonCode);
+  }
+
+  /** Writes a whole packet, unless the client said that it takes none of that size. */
+  sendPacket(bytes: Buffer): void {
+    const outbox = this.outbox!;
+    if (bytes.length <= outbox.maximumPacketBytes) outbox.bytes(bytes, 0, bytes.length);
+  }
+
+  /** Closes the connection when the client is at fault. Any other error is ours, and passes. */
+  fail(error: unknown): void {
+    if (!(error instanceof GomqError) || error.code === 'INTERNAL') throw error;
+    this.close(error.reasonCode ?? ReasonCode.UnspecifiedError, error.message);
+  }
+
+  /**
+   * Ends the connection from this side: a 5.0 client is told why, and whoever reads the diagnostics too.
+   * @param reasonCode 0x80 and above
+   */
+  close(reasonCode: number, why: string): void {
+    if (this.isClosed) return;
+    this.broker.run.deliver();
+    this.broker.logClosed(this, reasonCode, why);
+    if (this.outbox !== undefined && this.version === 5) {
+      const bytes = encodeDisconnect({
+        reasonCode,
+        reasonString: why,
+        maximumPacketBytes: this.outbox.maximumPacketBytes,
+      });
+      this.sendPacket(bytes);
+    }
+    this.finish();
+  }
+
+  /** Sends what is written and ends the connection. */
+  finish(): void {
+    if (this.isClosed) return;
+    this.outbox?.flush();
+    this.isClosed = true;
+    this.splitter.stop();
+    this.broker.detach(this);
+    this.transport.end();
+  }
+
+  /**
+   * Reads nothing from a client that does not take its answers. Publishes stop at the outbox's bound, so what is queued beyond it are
+   * answers: they may take as much again.
+   */
+  checkReading(): void {
+    if (this.isClosed || this.outbox === undefined) return;
+    const mustWait = this.outbox.queuedBytes >= 2 * this.broker.config.limits.outboxBytes;
+    if (mustWait === this.#isReadingPaused) return;
+    this.#isReadingPaused = mustWait;
+    if (mustWait) this.transport.pause();
+    else this.transport.resume();
+  }
+}

@@ -1,0 +1,127 @@
+#!/usr/bin/env node
+// Builds the rooms, starts, drains, stops; the only file that wires them. Run as a program it is `gomq`.
+import { realpathSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { Broker } from './broker/broker.js';
+import { runCommandLine } from './command-line.js';
+import { formatAddress } from './core/address.js';
+import { type Clock, systemClock } from './core/clock.js';
+import type { Config } from './core/config.js';
+import { createLogger, type Logger } from './core/logger.js';
+import { version } from './core/version.js';
+import { createHttpServer, type HttpServer } from './http/server.js';
+import { type ListenerAddress, openListeners } from './net/listeners.js';
+import { ReasonCode } from './packet/reason-codes.js';
+
+export interface Gomq {
+  readonly broker: Broker;
+  /** What was bound, in the order of the configuration. */
+  readonly addresses: readonly ListenerAddress[];
+  /** HOST:PORT of the HTTP API, or undefined when it is turned off. */
+  readonly http: string | undefined;
+  /** Takes no more clients, says goodbye to those there are, and lets go of everything. */
+  stop(): Promise<void>;
+}
+
+export interface StartOptions {
+  logger: Logger;
+  clock?: Clock;
+  /** A broken invariant: whatever the process knows may be wrong from here on. */
+  onDefect: (error: unknown) => void;
+}
+
+/**
+ * Starts a broker; resolves when clients can connect.
+ * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_UNREADABLE
+ */
+export async function startGomq(config: Config, options: StartOptions): Promise<Gomq> {
+  const { logger, onDefect } = options;
+  const broker = new Broker({
+    config,
+    logger,
+    clock: options.clock ?? systemClock,
+    authenticate: ({ userName, remoteAddress }) =>
+      config.auth.anonymous === 'always' || isLoopback(remoteAddress)
+        ? { accepted: true, userName }
+        : { accepted: false, reasonCode: ReasonCode.NotAuthorized },
+    accessControl: undefined,
+    onDefect,
+  });
+  let http: HttpServer | undefined;
+  let httpAddress: string | undefined;
+  let isOpen = true;
+  try {
+    if (config.http.listen !== '') {
+      http = createHttpServer({
+        config,
+        logger,
+        version,
+        broker: { publish: (message) => broker.publish(message), isReady: () => isOpen && broker.isReady },
+      });
+      httpAddress = await http.listen();
+    }
+    const listeners = await openListeners({
+      listeners: config.listeners,
+      limits: config.limits,
+      logger,
+      onConnection: (transport) => broker.accept(transport),
+    });
+    return {
+      broker,
+      addresses: listeners.addresses,
+      http: httpAddress,
+      async stop() {
+        isOpen = false;
+        const closed = listeners.close();
+        await broker.stop();
+        await closed;
+        await http?.close();
+      },
+    };
+  } catch (error) {
+    await broker.stop();
+    await http?.close();
+    throw error;
+  }
+}
+
+function isLoopback(address: string): boolean {
+  return address === '::1' || (isIP(address) === 4 && address.startsWith('127.'));
+}
+
+/** `gomq ready: mqtt 127.0.0.1:9000 http 127.0.0.1:8000 role standalone` */
+function readyLine(gomq: Gomq): string {
+  const bound = gomq.addresses.map((address) => `${address.kind} ${formatAddress(address)}`);
+  if (gomq.http !== undefined) bound.push(`http ${gomq.http}`);
+  return `gomq ready: ${bound.join(' ')} role standalone`;
+}
+
+/** Starts as a process: one line when ready, an orderly end on SIGTERM and Ctrl-C, and no survival of a defect. */
+async function startProcess(config: Config): Promise<void> {
+  const logger = createLogger(config.logger);
+  const onDefect = (error: unknown): void => {
+    logger.error('a defect in gomq: stopping at once', { error });
+    // The logger writes in the background, and flushes when the process exits.
+    process.exit(70);
+  };
+  process.on('uncaughtException', onDefect);
+  process.on('unhandledRejection', onDefect);
+  const gomq = await startGomq(config, { logger, onDefect });
+  let isStopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    // The second one means it.
+    if (isStopping) process.exit(1);
+    isStopping = true;
+    logger.info(`stopping on ${signal}`);
+    gomq.stop().then(() => process.exit(0), onDefect);
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+  process.stdout.write(`${readyLine(gomq)}\n`);
+}
+
+const entry = process.argv[1];
+if (entry !== undefined && realpathSync(entry) === fileURLToPath(import.meta.url)) {
+  process.exitCode = await runCommandLine(process.argv.slice(2), { start: startProcess });
+}
