@@ -91,6 +91,8 @@ export interface BenchResult {
   /** With a rate: how late the generator itself was, at the 99th percentile. */
   sendLagMsP99: number;
   generatorCpuSeconds: number;
+  /** Of this process since it started. */
+  processCpuSeconds: number;
   generatorMicrosPerMessage: number;
   /** Set when the run ended early, because a connection broke. */
   failure: string | undefined;
@@ -549,6 +551,7 @@ class BenchRun implements ClientOwner {
     const published = until.published - from.published;
     const received = until.received - from.received;
     const expected = this.#expected();
+    const cpu = process.cpuUsage();
     const ms = (fraction: number) => this.#latency.percentile(fraction) / 1000;
     return {
       mode: options.mode,
@@ -584,6 +587,7 @@ class BenchRun implements ClientOwner {
       },
       sendLagMsP99: this.#lag.percentile(0.99) / 1000,
       generatorCpuSeconds: until.cpuMicros / 1e6,
+      processCpuSeconds: (cpu.user + cpu.system) / 1e6,
       generatorMicrosPerMessage: until.cpuMicros / Math.max(published + received, 1),
       failure: this.#failure?.message,
     };

@@ -1,0 +1,294 @@
+// Owns docs/BENCHMARKS.md: what was measured, in a table, with all that is needed to judge it and to repeat it.
+import { BROKER_NAMES, type BrokerName, MOSQUITTO_SETTINGS } from './brokers.js';
+import type { Case } from './cases.js';
+import type { Measurement } from './measure.js';
+import type { IdleResult, StalledResult } from './special.js';
+import { median, sum } from './statistics.js';
+import type { SubscriptionsResult } from './subscriptions.js';
+
+export interface Machine {
+  cpuModel: string;
+  cores: number;
+  memoryGib: number;
+  kernel: string;
+  node: string;
+}
+
+export interface Report {
+  date: string;
+  machine: Machine;
+  versions: Partial<Record<BrokerName, string>>;
+  rounds: number;
+  seconds: number;
+  warmupSeconds: number;
+  cases: CaseReport[];
+  idle: IdleResult | undefined;
+  subscriptions: SubscriptionsResult | undefined;
+  stalled: StalledResult[];
+  /** Why something was left out, a sentence each. */
+  notes: string[];
+}
+
+export interface CaseReport {
+  case: Case;
+  /** By broker, one measurement a round. A round that failed is not among them; `failures` says why. */
+  measurements: Partial<Record<BrokerName, (Measurement | undefined)[]>>;
+  failures: string[];
+}
+
+/** What is told about one case on one broker. */
+export interface Summary {
+  /** Deliveries a second, or milliseconds. */
+  value: number;
+  lost: number;
+  duplicates: number;
+  disordered: number;
+  brokerMicrosPerMessage: number | undefined;
+}
+
+export function metric(of: Case, measurement: Measurement): number {
+  const { result } = measurement;
+  return of.metric === 'median latency' ? result.latencyMs.p50 : result.deliveredPerSecond;
+}
+
+export function summarize(report: CaseReport, name: BrokerName): Summary | undefined {
+  const all = (report.measurements[name] ?? []).filter((one) => one !== undefined);
+  if (all.length === 0) return undefined;
+  const micros = all.map((one) => one.brokerMicrosPerMessage).filter((one) => one !== undefined);
+  return {
+    value: median(all.map((one) => metric(report.case, one))),
+    lost: sum(all.map((one) => one.result.lost)),
+    duplicates: sum(all.map((one) => one.result.duplicates)),
+    disordered: sum(all.map((one) => one.result.disordered)),
+    brokerMicrosPerMessage: micros.length === 0 ? undefined : median(micros),
+  };
+}
+
+/** The median over the rounds of gomq's value to Mosquitto's in the same round; undefined where no round has both. */
+export function ratioToMosquitto(report: CaseReport, name: BrokerName = 'gomq'): number | undefined {
+  const ours = report.measurements[name] ?? [];
+  const theirs = report.measurements.mosquitto ?? [];
+  const ratios = ours.flatMap((one, round) => {
+    const other = theirs[round];
+    return one === undefined || other === undefined
+      ? []
+      : [metric(report.case, one) / metric(report.case, other)];
+  });
+  return ratios.length === 0 ? undefined : median(ratios);
+}
+
+/** "met", or by how much it was missed. */
+export function verdict(value: number, target: number, direction: 'at least' | 'at most'): string {
+  const isMet = direction === 'at least' ? value >= target : value <= target;
+  if (isMet) return 'met';
+  return `missed by ${Math.max(1, Math.round(Math.abs(value / target - 1) * 100))} %`;
+}
+
+export function formatReport(report: Report): string {
+  const { machine, versions } = report;
+  const named = BROKER_NAMES.filter((name) => versions[name] !== undefined);
+  const versionText = named.map((name) => `${title(name)} ${versions[name]}`).join(', ');
+  return `${[
+    '# Benchmarks',
+    '<!-- Written by `npm run bench`. Change bench/report.ts, not this file. -->',
+    `Measured on ${report.date} with ${versionText}, Node ${machine.node}, on ${machine.cores} cores of ${machine.cpuModel} with ` +
+      `${machine.memoryGib} GiB of memory, Linux ${machine.kernel}. Clients, broker and generator share the machine and talk over ` +
+      'loopback. Payloads are 64 bytes and MQTT is 3.1.1.',
+    '## Against other brokers',
+    `Every number is the median of ${report.rounds} rounds of ${report.seconds} seconds after ${report.warmupSeconds} of warm-up. In a round ` +
+      'each case runs on each broker in turn, the order changing from round to round, and a ratio is the median of the ratios ' +
+      'within the rounds, so that what else the machine does meanwhile falls on all alike.',
+    throughputTable(report, named),
+    latencyTable(report, named),
+    costTable(report, named),
+    lossText(report, named),
+    '## gomq alone',
+    specialTable(report),
+    ...(report.notes.length === 0 ? [] : [report.notes.map((note) => `- ${note}`).join('\n')]),
+    '## How it is measured',
+    howText(report),
+  ]
+    .filter((part) => part !== '')
+    .join('\n\n')}\n`;
+}
+
+function throughputTable(report: Report, named: BrokerName[]): string {
+  const cases = report.cases.filter((one) => one.case.metric !== 'median latency');
+  if (cases.length === 0) return '';
+  const rows = cases.map((one) => [
+    one.case.title,
+    ...named.map((name) => cell(one, name, (summary) => integer(summary.value))),
+    ...ratioCells(one, 'at least'),
+  ]);
+  const head = ['messages delivered a second', ...named.map(title), 'gomq to Mosquitto', 'target', ''];
+  return table(head, rows);
+}
+
+function latencyTable(report: Report, named: BrokerName[]): string {
+  const cases = report.cases.filter((one) => one.case.metric === 'median latency');
+  if (cases.length === 0) return '';
+  const rows = cases.map((one) => [
+    one.case.title,
+    ...named.map((name) => cell(one, name, (summary) => `${summary.value.toFixed(3)} ms`)),
+    ...ratioCells(one, 'at most'),
+  ]);
+  return table(['median latency', ...named.map(title), 'gomq to Mosquitto', 'target', ''], rows);
+}
+
+function costTable(report: Report, named: BrokerName[]): string {
+  const cases = report.cases.filter((one) => one.case.metric !== 'median latency');
+  const rows = cases.map((one) => [
+    one.case.title,
+    ...named.map((name) =>
+      cell(one, name, ({ brokerMicrosPerMessage: micros }) =>
+        micros === undefined ? '' : `${micros.toFixed(2)} µs`,
+      ),
+    ),
+  ]);
+  if (rows.length === 0) return '';
+  return [
+    'Processor time of the broker for each message that comes in or goes out:',
+    table(['processor time a message', ...named.map(title)], rows),
+  ].join('\n\n');
+}
+
+function lossText(report: Report, named: BrokerName[]): string {
+  const lines: string[] = [];
+  for (const one of report.cases) {
+    for (const name of named) {
+      const summary = summarize(one, name);
+      if (summary === undefined || summary.lost + summary.duplicates + summary.disordered === 0) continue;
+      lines.push(
+        `- ${title(name)}, ${one.case.title}: ${integer(summary.lost)} lost, ${integer(summary.duplicates)} repeated, ` +
+          `${integer(summary.disordered)} out of order.`,
+      );
+    }
+    for (const failure of one.failures) lines.push(`- ${one.case.title}: ${failure}.`);
+  }
+  if (lines.length === 0) return 'Nothing was lost, repeated or out of order on any broker.';
+  return lines.join('\n');
+}
+
+function specialTable(report: Report): string {
+  const rows: string[][] = [];
+  const { idle, subscriptions } = report;
+  if (idle !== undefined) {
+    const kib = idle.bytesPerConnection / 1024;
+    rows.push([
+      `${integer(idle.connections)} idle connections: resident memory each`,
+      `${kib.toFixed(1)} KiB (${mib(idle.bytesBefore)} before, ${mib(idle.bytesAfter)} after)`,
+      '12 KiB',
+      verdict(kib, 12, 'at most'),
+    ]);
+  }
+  if (subscriptions !== undefined) {
+    const shape = `${integer(subscriptions.subscriptions)} subscriptions over ${integer(subscriptions.filters)} filters`;
+    rows.push([
+      `${shape}: publish to a new topic`,
+      `${subscriptions.newTopicMicrosMedian.toFixed(1)} µs median, ${subscriptions.newTopicMicrosMean.toFixed(1)} µs mean ` +
+        `(${subscriptions.matchesMean.toFixed(0)} subscriptions match)`,
+      '20 µs',
+      verdict(subscriptions.newTopicMicrosMedian, 20, 'at most'),
+    ]);
+    rows.push([
+      `${shape}: publish to a known topic`,
+      `${subscriptions.knownTopicMicrosMean.toFixed(2)} µs mean`,
+      '1 µs',
+      verdict(subscriptions.knownTopicMicrosMean, 1, 'at most'),
+    ]);
+  }
+  for (const stalled of report.stalled) {
+    const name = `QoS ${stalled.qos}, one of eleven subscribers stops reading`;
+    const growth = stalled.residentBytesWith - stalled.residentBytesWithout;
+    rows.push([
+      `${name}: the others at 100,000 messages/s`,
+      `${integer(stalled.pacedWith)}/s with, ${integer(stalled.pacedWithout)}/s without; p99 ` +
+        `${stalled.latencyP99MsWith.toFixed(2)} ms with, ${stalled.latencyP99MsWithout.toFixed(2)} ms without; ${integer(stalled.lost)} lost`,
+      'no slower',
+      verdict(stalled.pacedWith / stalled.pacedWithout, 0.99, 'at least'),
+    ]);
+    rows.push([
+      `${name}: the others as fast as it goes, with to without`,
+      `${stalled.saturatedRatio.toFixed(2)}x`,
+      '0.95x',
+      verdict(stalled.saturatedRatio, 0.95, 'at least'),
+    ]);
+    rows.push([
+      `${name}: resident memory`,
+      `${mib(stalled.residentBytesWith)} with, ${mib(stalled.residentBytesWithout)} without; bound ${mib(stalled.boundBytes)}`,
+      `growth within the bound`,
+      // A heap's working size differs from run to run by more than a small bound.
+      verdict(growth, stalled.boundBytes + RESIDENT_NOISE_BYTES, 'at most'),
+    ]);
+  }
+  return rows.length === 0 ? 'Not measured in this run.' : table(['case', 'measured', 'target', ''], rows);
+}
+
+/** How much the resident memory of one Node process varies between two equal runs. */
+const RESIDENT_NOISE_BYTES = 16 * 1024 * 1024;
+
+function howText(report: Report): string {
+  const others = report.cases.flatMap((one) =>
+    Object.values(one.measurements).flatMap((all) => all.flatMap((each) => each?.othersShare ?? [])),
+  );
+  const othersText =
+    others.length === 0
+      ? ''
+      : ` Meanwhile the median share of the machine that other processes used was ${(median(others) * 100).toFixed(0)} %.`;
+  return [
+    `    npm ci && npm run build\n    npm run bench                                   # all of it, ${report.rounds} rounds\n` +
+      '    npm run bench -- --quick                        # two rounds\n' +
+      '    npm run bench -- --only qos0-4-4,idle --brokers gomq,mosquitto',
+    `- The generator is \`gomqctl bench\`: one process for publishers and subscribers, whose own cost is a small part of any broker's. It counts
+  every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
+    `- QoS 0 is flow-controlled by the generator: a publisher is at most 1,000 messages ahead of its slowest subscriber, so that
+  throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most 100 unacknowledged publishes per publisher.`,
+    `- Latency is counted from the moment a message was due, at 2,000 evenly spaced messages a second, to its arrival in the same process.`,
+    `- gomq runs with its defaults, from \`npm run build\`. Mosquitto runs with \`${MOSQUITTO_SETTINGS.join('`, `')}\`: with its default
+  limits on messages in flight and queued it loses messages under this load. Aedes runs with its defaults. All three keep messages in memory only.`,
+    `- Idle connections have sent CONNECT and nothing since. Memory is the resident set of the broker process before and after, each after
+  five seconds of rest.`,
+    `- The subscriptions are held by the router alone, in a process of its own. 60 % of the filters name one topic, 30 % have \`+\` in one or
+  two levels, 10 % end with \`#\`; ten subscriptions each. A publish looks its topic up by its bytes, and where it is new reads, checks,
+  interns and matches it.`,
+    `- The subscriber that stops reading subscribes to everything the other ten do. Two bounds hold it: \`limits.outboxBytes\` (1 MiB) at QoS 0,
+  and at QoS 1 the log too, whose \`log.hardLimitBytes\` is 96 MiB in this case. Memory is the largest resident set seen; 16 MiB of difference
+  are within what two equal runs show.${othersText}`,
+  ].join('\n\n');
+}
+
+function ratioCells(one: CaseReport, direction: 'at least' | 'at most'): string[] {
+  const ratio = ratioToMosquitto(one);
+  const target = `${direction} ${one.case.target}x`;
+  return ratio === undefined
+    ? ['', target, '']
+    : [`${ratio.toFixed(2)}x`, target, verdict(ratio, one.case.target, direction)];
+}
+
+function cell(one: CaseReport, name: BrokerName, text: (summary: Summary) => string): string {
+  const summary = summarize(one, name);
+  return summary === undefined ? 'failed' : text(summary);
+}
+
+function table(head: string[], rows: string[][]): string {
+  const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
+  return [
+    line(head),
+    `|${head.map((_, column) => (column === 0 ? '---' : '---:')).join('|')}|`,
+    ...rows.map(line),
+  ].join('\n');
+}
+
+function title(name: BrokerName): string {
+  return name === 'mosquitto' ? 'Mosquitto' : name === 'aedes' ? 'Aedes' : name;
+}
+
+export function integer(value: number): string {
+  return Math.round(value)
+    .toString()
+    .replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
+function mib(bytes: number): string {
+  return `${(bytes / 1024 / 1024).toFixed(0)} MiB`;
+}
