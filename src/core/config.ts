@@ -103,13 +103,15 @@ export const configSchema = z.strictObject({
       "HOST:PORT, or '' for none",
       "Where the HTTP API is served; '' turns it off.",
     ),
-    token: secret('What `POST /pub` must carry as `Authorization: Bearer ...`. Empty: none is asked for.'),
+    token: secret(
+      'What `POST /pub` must carry as `Authorization: Bearer ...`. Empty: callers are anonymous, see `auth.anonymous`.',
+    ),
   }),
   auth: z.strictObject({
     anonymous: choice(
       ['loopback', 'always', 'never'],
       'loopback',
-      'Who may connect without a user name: clients on this machine, everyone, no one.',
+      'Who may connect without a user name, and use `POST /pub` without a token: clients on this machine, everyone, no one.',
     ),
     passwordFile: text('', 'a path', 'File with users and the hashes of their passwords.'),
     aclFile: text(

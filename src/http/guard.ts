@@ -1,6 +1,6 @@
-// Decides who may use the API. With a token, whoever knows it. Without one, whoever reaches the listener, but no web page that happens to
-// be open in a browser on this machine: not by a request to another site (Origin), and not by a name that its owner points at this machine
-// after the page was loaded (DNS rebinding: Host).
+// Decides who may use the API. With a token, whoever knows it. Without one a caller is what an MQTT client without a user name is, so
+// auth.anonymous decides; and no web page that happens to be open in a browser on this machine may be that caller: not by a request to
+// another site (Origin), and not by a name that its owner points at this machine after the page was loaded (DNS rebinding: Host).
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { isIPv4 } from 'node:net';
@@ -13,7 +13,10 @@ export class Guard {
   /** The host that is listened on where that is this machine only, else undefined. */
   readonly #loopbackHost: string | undefined;
 
-  constructor(http: Config['http']) {
+  readonly #anonymous: Config['auth']['anonymous'];
+
+  constructor({ http, auth }: Pick<Config, 'http' | 'auth'>) {
+    this.#anonymous = auth.anonymous;
     this.#tokenHash = http.token === '' ? undefined : sha256(http.token);
     const { host } = parseAddress(http.listen);
     this.#loopbackHost = isLoopback(host) ? host : undefined;
@@ -35,11 +38,23 @@ export class Guard {
 
   /**
    * Holds for routes that change something.
-   * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN
+   * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN, REFUSED
    */
-  checkCaller(headers: IncomingHttpHeaders): void {
-    if (this.#tokenHash === undefined) checkOrigin(headers);
-    else checkToken(headers.authorization, this.#tokenHash);
+  checkCaller(headers: IncomingHttpHeaders, remoteAddress: string | undefined): void {
+    if (this.#tokenHash !== undefined) {
+      checkToken(headers.authorization, this.#tokenHash);
+      return;
+    }
+    checkOrigin(headers);
+    if (this.#anonymous === 'always') return;
+    if (this.#anonymous === 'loopback' && isLoopback(unmapped(remoteAddress ?? ''))) return;
+    throw new GomqError(
+      'REFUSED',
+      `auth.anonymous is ${this.#anonymous}, and there is no http.token to tell callers by`,
+      {
+        hint: 'Set http.token and send it as Authorization: Bearer TOKEN.',
+      },
+    );
   }
 }
 
@@ -64,6 +79,11 @@ function checkOrigin(headers: IncomingHttpHeaders): void {
 function hostOf(header: string | undefined): string {
   const host = (header ?? '').replace(/:[0-9]*$/, '').toLowerCase();
   return host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host;
+}
+
+/** A socket that serves both IP versions shows IPv4 addresses as `::ffff:127.0.0.1`. */
+function unmapped(address: string): string {
+  return address.startsWith('::ffff:') ? address.slice(7) : address;
 }
 
 function isLoopback(host: string): boolean {

@@ -19,7 +19,7 @@ export interface HttpBroker {
 }
 
 export interface HttpServerOptions {
-  config: Pick<Config, 'http' | 'limits'>;
+  config: Pick<Config, 'http' | 'auth' | 'limits'>;
   logger: Logger;
   /** `0.1.0` */
   version: string;
@@ -74,7 +74,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
 
 function createRoutes({ config, logger, version, broker }: HttpServerOptions): FastifyInstance {
   const { limits } = config;
-  const guard = new Guard(config.http);
+  const guard = new Guard(config);
 
   const fail = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const error = toGomqError(thrown, limits.packetBytes);
@@ -118,7 +118,7 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
   });
   fastify.post('/pub', {
     // Before the body is read: a stranger's megabyte is not worth parsing.
-    onRequest: async (request) => guard.checkCaller(request.headers),
+    onRequest: async (request) => guard.checkCaller(request.headers, request.socket.remoteAddress),
     handler: async (request) => {
       const message = readMessage(request.body, limits);
       checkReady(broker);

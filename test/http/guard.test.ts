@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { defaultConfig } from '../../src/core/config.js';
+import { Guard } from '../../src/http/guard.js';
+
+type Anonymous = ReturnType<typeof defaultConfig>['auth']['anonymous'];
+
+function guardFor(anonymous: Anonymous, token = ''): Guard {
+  const { http, auth } = defaultConfig();
+  return new Guard({ http: { ...http, token }, auth: { ...auth, anonymous } });
+}
+
+describe('a caller without a token', () => {
+  const callers: [Anonymous, string, 'may' | 'may not'][] = [
+    ['loopback', '127.0.0.1', 'may'],
+    ['loopback', '127.8.8.8', 'may'],
+    ['loopback', '::1', 'may'],
+    ['loopback', '::ffff:127.0.0.1', 'may'],
+    ['loopback', '192.0.2.1', 'may not'],
+    ['loopback', '::ffff:192.0.2.1', 'may not'],
+    ['loopback', '2001:db8::1', 'may not'],
+    ['loopback', '', 'may not'],
+    ['never', '127.0.0.1', 'may not'],
+    ['always', '192.0.2.1', 'may'],
+  ];
+  for (const [anonymous, address, may] of callers) {
+    it(`${may} publish from '${address}' where auth.anonymous is ${anonymous}`, () => {
+      const check = () => guardFor(anonymous).checkCaller({}, address);
+      if (may === 'may') assert.doesNotThrow(check);
+      else assert.throws(check, { code: 'REFUSED', hint: /http\.token/ });
+    });
+  }
+
+  it('is refused as a page of another site before anything else', () => {
+    const check = () => guardFor('always').checkCaller({ origin: 'https://evil.example' }, '127.0.0.1');
+    assert.throws(check, { code: 'ORIGIN_FOREIGN' });
+  });
+});
+
+describe('a caller with the token', () => {
+  it('may publish from anywhere, whatever auth.anonymous is', () => {
+    const headers = { authorization: 'Bearer correct-horse' };
+    assert.doesNotThrow(() => guardFor('never', 'correct-horse').checkCaller(headers, '192.0.2.1'));
+  });
+});
