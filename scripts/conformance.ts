@@ -84,22 +84,34 @@ function statusOf(standard: Standard, statement: Statement): Status {
 
 /** Everything that makes the lists or the tests wrong, in sentences. */
 export function problemsOf(standards: readonly Standard[]): string[] {
-  return standards.flatMap((standard) => [
-    ...standard.titleProblems,
-    ...standard.statements.flatMap((statement, index) => {
-      const { id, binds, reason, text } = statement;
-      const status = statusOf(standard, statement);
-      const found: string[] = [];
-      if (standard.statements.findIndex((other) => other.id === id) !== index)
-        found.push(`${id} is listed twice`);
-      if (!['server', 'client', 'both'].includes(binds)) found.push(`${id} binds ${binds}`);
-      if (text.length === 0) found.push(`${id} says nothing`);
-      if (status === 'gap' && reason === undefined) found.push(`${id} has neither a test nor a reason`);
-      if (status !== 'gap' && reason !== undefined)
-        found.push(`${id} has a reason for a gap that is not there`);
-      return found.map((problem) => `${standard.standard}: ${problem}`);
-    }),
-  ]);
+  return standards.flatMap((standard) => {
+    const { statements } = standard;
+    const idsWhere = (wrong: (statement: Statement, index: number) => boolean) =>
+      statements.filter(wrong).map(({ id }) => id);
+    const listProblems = [
+      [
+        idsWhere(({ id }, index) => statements.findIndex((other) => other.id === id) !== index),
+        'listed twice',
+      ],
+      [idsWhere(({ id }) => !/^MQTT-\d+\.\d+\.\d+-\d+$/.test(id)), 'not the id of a statement'],
+      [idsWhere(({ binds }) => !['server', 'client', 'both'].includes(binds)), 'without a right `binds`'],
+      [idsWhere(({ text }) => text.length === 0), 'without a text'],
+      [
+        idsWhere((statement) => statusOf(standard, statement) === 'gap' && statement.reason === undefined),
+        'with neither a test nor a reason',
+      ],
+      [
+        idsWhere((statement) => statusOf(standard, statement) !== 'gap' && statement.reason !== undefined),
+        'with a reason for a gap that is not there',
+      ],
+    ] as const;
+    return [
+      ...standard.titleProblems,
+      ...listProblems
+        .filter(([ids]) => ids.length > 0)
+        .map(([ids, what]) => `${standard.standard}: ${ids.length} ${what}: ${ids.join(', ')}`),
+    ];
+  });
 }
 
 /** The whole page. */

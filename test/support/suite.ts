@@ -3,69 +3,59 @@
 import { after, before } from 'node:test';
 import type { Config } from '../../src/core/config.js';
 import { type ConnectOptions, closeAllClients, RawClient, type Received } from './raw-client.js';
-
-// The module is named by a variable so that this file compiles where the broker cannot be started yet.
-const STARTER = './start-gomq.js';
-
-type DeepPartial<T> = T extends readonly unknown[]
-  ? T
-  : T extends object
-    ? { [K in keyof T]?: DeepPartial<T[K]> }
-    : T;
-type PartialConfig = DeepPartial<Config>;
-
-interface Broker {
-  port: number;
-  wsPort: number;
-  stop(): Promise<void>;
-}
-
-async function startGomq(config?: PartialConfig): Promise<Broker> {
-  const module = (await import(STARTER)) as { startGomq(config?: PartialConfig): Promise<Broker> };
-  return module.startGomq(config);
-}
+import { type DeepPartial, type RunningGomq, startGomq } from './start-gomq.js';
 
 export interface SuiteBroker {
   /** The port of the plain MQTT listener. */
   readonly port: number;
+  /** The port of the first WebSocket listener; the configuration must ask for one. */
+  readonly wsPort: number;
   /** Everything `startGomq` answered. */
-  readonly running: Broker;
+  readonly running: RunningGomq;
   /** An accepted MQTT connection. */
   open(options?: ConnectOptions): Promise<RawClient>;
   /** A TCP connection that has sent nothing. */
   connect(): Promise<RawClient>;
 }
 
-/** Starts a broker before the tests of the calling file, and stops it after them together with whatever they left open. */
-export function useBroker(config?: PartialConfig): SuiteBroker {
-  let broker: Broker | undefined;
-  before(async () => {
-    broker = await startGomq(config);
+/** Starts a broker for the calling file, and stops it after the file's tests together with whatever they left open. */
+export function useBroker(config?: DeepPartial<Config>): SuiteBroker {
+  let broker: RunningGomq | undefined;
+  // Started at once rather than in the hook, so that other hooks of the file can already use it: Node 20 does not run them in turn.
+  const starting = startGomq(config).then((started) => {
+    broker = started;
+    return started;
   });
+  before(() => starting);
   after(async () => {
     closeAllClients();
-    await broker?.stop();
+    await (await starting).stop();
   });
-  const running = (): Broker => {
-    if (broker === undefined) throw new Error('the broker runs only while tests run');
+  const running = (): RunningGomq => {
+    if (broker === undefined) throw new Error('the broker has not been started yet');
     return broker;
   };
   return {
     get port() {
       return running().port;
     },
+    get wsPort() {
+      const listener = running().addresses.find(({ kind }) => kind === 'ws');
+      if (listener === undefined) throw new Error('the configuration has no WebSocket listener');
+      return listener.port;
+    },
     get running() {
       return running();
     },
-    open: (options) => RawClient.open(running().port, options),
-    connect: () => RawClient.connect(running().port),
+    open: async (options) => RawClient.open((await starting).port, options),
+    connect: async () => RawClient.connect((await starting).port),
   };
 }
 
 /** A broker for one test, where its configuration is what the test is about. */
 export async function withBroker(
-  config: PartialConfig,
-  run: (broker: Broker) => Promise<void>,
+  config: DeepPartial<Config>,
+  run: (broker: RunningGomq) => Promise<void>,
 ): Promise<void> {
   const broker = await startGomq(config);
   try {

@@ -15,7 +15,7 @@ after(() => {
 const broker = useBroker({ listeners: { ws: ['127.0.0.1:0'] } });
 
 async function openSocket(protocols: string | string[] = 'mqtt'): Promise<WebSocket> {
-  const socket = new WebSocket(`ws://127.0.0.1:${broker.running.wsPort}/mqtt`, protocols);
+  const socket = new WebSocket(`ws://127.0.0.1:${broker.wsPort}/mqtt`, protocols);
   sockets.push(socket);
   await once(socket, 'open');
   return socket;
@@ -94,7 +94,7 @@ test('[MQTT-6.0.0-3] [MQTT-6.0.0-4] the broker selects mqtt, also among others',
 });
 
 test('[MQTT-6.0.0-4] the subprotocol is never one that the broker does not speak', async () => {
-  const socket = new WebSocket(`ws://127.0.0.1:${broker.running.wsPort}/mqtt`, 'chat');
+  const socket = new WebSocket(`ws://127.0.0.1:${broker.wsPort}/mqtt`, 'chat');
   const selected = await new Promise<string>((resolve) => {
     socket.on('open', () => resolve(socket.protocol));
     socket.on('error', () => resolve('refused'));
