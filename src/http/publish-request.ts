@@ -32,13 +32,17 @@ export function parseJson(bytes: Buffer): unknown {
   }
 }
 
+/** What MQTT clients are held to as well. */
 export interface MessageLimits extends TopicLimits {
   /** Largest topic name and payload together. */
   packetBytes: number;
+  maximumQos: 0 | 1 | 2;
+  /** False where the broker keeps no retained messages. */
+  retain: boolean;
 }
 
 /**
- * @throws {GomqError} REQUEST_INVALID, TOPIC_INVALID, BODY_TOO_LARGE
+ * @throws {GomqError} REQUEST_INVALID, TOPIC_INVALID, BODY_TOO_LARGE, REFUSED
  */
 export function readMessage(body: unknown, limits: MessageLimits): HttpMessage {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
@@ -53,7 +57,12 @@ export function readMessage(body: unknown, limits: MessageLimits): HttpMessage {
   if (bytes > limits.packetBytes) {
     throw new GomqError('BODY_TOO_LARGE', `the message has ${bytes} bytes, more than ${limits.packetBytes}`);
   }
-  return { topicName, payload, qos: readQos(request.qos), retain: readRetain(request.retain) };
+  const qos = readQos(request.qos);
+  const retain = readRetain(request.retain);
+  if (qos > limits.maximumQos)
+    throw new GomqError('REFUSED', `qos is ${qos}, above mqtt.maximumQos = ${limits.maximumQos}`);
+  if (retain && !limits.retain) throw new GomqError('REFUSED', 'retain is true, and mqtt.retain is false');
+  return { topicName, payload, qos, retain };
 }
 
 function readTopic(topic: unknown, limits: TopicLimits): string {

@@ -19,7 +19,7 @@ export interface HttpBroker {
 }
 
 export interface HttpServerOptions {
-  config: Pick<Config, 'http' | 'auth' | 'limits'>;
+  config: Pick<Config, 'http' | 'auth' | 'mqtt' | 'limits'>;
   logger: Logger;
   /** `0.1.0` */
   version: string;
@@ -74,6 +74,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
 
 function createRoutes({ config, logger, version, broker }: HttpServerOptions): FastifyInstance {
   const { limits } = config;
+  const messageLimits = { ...limits, maximumQos: config.mqtt.maximumQos, retain: config.mqtt.retain };
   const guard = new Guard(config);
 
   const fail = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
@@ -120,7 +121,7 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
     // Before the body is read: a stranger's megabyte is not worth parsing.
     onRequest: async (request) => guard.checkCaller(request.headers, request.socket.remoteAddress),
     handler: async (request) => {
-      const message = readMessage(request.body, limits);
+      const message = readMessage(request.body, messageLimits);
       checkReady(broker);
       await broker.publish(message);
       return { ok: true };

@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseJson, readMessage } from '../../src/http/publish-request.js';
 
-const limits = { topicBytes: 1024, topicLevels: 64, packetBytes: 1024 * 1024 };
+const limits = {
+  topicBytes: 1024,
+  topicLevels: 64,
+  packetBytes: 1024 * 1024,
+  maximumQos: 2,
+  retain: true,
+} as const;
 
 describe('the body of POST /pub', () => {
   it('may nest as deep as JSON.parse reads, which is deeper than JSON.stringify writes', () => {
