@@ -49,6 +49,8 @@ export interface PublishOptions {
 
 /** Long enough for a loaded machine, short enough that a hanging test says so before the runner gives up. */
 const TIMEOUT_MS = 3000;
+/** Packets in a failure message: enough to see how it came to this. */
+const HISTORY_SHOWN = 12;
 
 const open = new Set<RawClient>();
 let lastClient = 0;
@@ -79,8 +81,8 @@ export class RawClient {
   #broken: Error | undefined;
   #lastMessageId = 0;
   #bytesReceived = 0;
-  /** What was taken from the queue and what was sent, for failure messages. */
-  readonly #history: string[] = [];
+  /** What was sent and what was taken from the queue last, for failure messages. */
+  readonly #history: (['sent', Buffer] | ['received', Received])[] = [];
   readonly #waiters = new Set<() => void>();
 
   constructor(stream: Duplex, version: Version = 4) {
@@ -134,7 +136,7 @@ export class RawClient {
   send(...items: (Uint8Array | readonly number[] | Packet)[]): void {
     const parts = items.map((item) => this.encode(item));
     const bytes = Buffer.concat(parts);
-    this.#history.push(`sent     ${hex(bytes)}`);
+    this.#remember(['sent', bytes]);
     this.#stream.write(bytes);
   }
 
@@ -148,7 +150,7 @@ export class RawClient {
   async expect<K extends PacketName>(name: K, timeoutMs = TIMEOUT_MS): Promise<Received<K>> {
     await this.#until(() => this.queue.length > 0, timeoutMs, `a ${name}`);
     const packet = this.queue.shift()!;
-    this.#history.push(`received ${describe(packet)}`);
+    this.#remember(['received', packet]);
     if (packet.cmd !== name) this.#fail(`expected a ${name}, got ${describe(packet)}`);
     return packet as Received<K>;
   }
@@ -158,7 +160,7 @@ export class RawClient {
     const index = () => this.queue.findIndex((packet) => packet.cmd === name);
     await this.#until(() => index() >= 0, timeoutMs, `a ${name}`);
     const [packet] = this.queue.splice(index(), 1);
-    this.#history.push(`received ${describe(packet!)}`);
+    this.#remember(['received', packet!]);
     return packet as Received<K>;
   }
 
@@ -411,10 +413,18 @@ export class RawClient {
     if (outcome === 'timeout') this.#fail(`expected ${what}, nothing like it came in ${timeoutMs} ms`);
   }
 
+  #remember(event: ['sent', Buffer] | ['received', Received]): void {
+    this.#history.push(event);
+    if (this.#history.length > 2 * HISTORY_SHOWN) this.#history.splice(0, HISTORY_SHOWN);
+  }
+
   #fail(what: string): never {
-    const queued = this.queue.map((packet) => `queued   ${describe(packet)}`);
+    const past = this.#history
+      .slice(-HISTORY_SHOWN)
+      .map(([kind, item]) => (kind === 'sent' ? `sent     ${hex(item)}` : `received ${describe(item)}`));
+    const queued = this.queue.slice(0, 6).map((packet) => `queued   ${describe(packet)}`);
     const rest = this.#bytes.length === 0 ? [] : [`partial  ${hex(this.#bytes)}`];
-    const history = [...this.#history.slice(-12), ...queued.slice(0, 6), ...rest];
+    const history = [...past, ...queued, ...rest];
     assert.fail([what, ...history.map((line) => `    ${line}`)].join('\n'));
   }
 }

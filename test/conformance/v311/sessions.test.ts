@@ -336,3 +336,56 @@ test('[MQTT-4.6.0-1] what was acknowledged out of order is left out of what is s
   }
   await back.expectQuiet();
 });
+
+test('[MQTT-3.1.2-5] an absent client finds more messages than fit in flight, all of them and in order', async () => {
+  const { topic, client, publisher, reopen } = await durable(1);
+  await client.disconnect();
+  const total = 2500;
+  for (let index = 0; index < total; index++) {
+    publisher.sendPublish(topic, `${index}`, { qos: 1, messageId: 1 + index });
+  }
+  for (let index = 0; index < total; index++) await publisher.expect('puback');
+  const back = await reopen();
+  for (let index = 0; index < total; index++) await back.expectMessage(topic, `${index}`);
+  await back.expectQuiet();
+});
+
+test('[MQTT-4.4.0-1] a connection taken over in the middle of its deliveries: the next one gets the rest, nothing lost', async () => {
+  const { topic, clientId, client, publisher } = await durable(1);
+  const total = 200;
+  for (let index = 0; index < total; index++) {
+    publisher.sendPublish(topic, `${index}`, { qos: 1, messageId: 1 + index });
+  }
+  for (let index = 0; index < 50; index++) await client.expectMessage(topic, `${index}`);
+  await client.barrier();
+  let current = client;
+  let next = 50;
+  for (const until of [90, 91, 150, total]) {
+    const taker = await broker.open({ clientId, clean: false });
+    await current.closed();
+    current = taker;
+    for (; next < until; next++) await current.expectMessage(topic, `${next}`);
+    await current.barrier();
+  }
+  await current.expectQuiet();
+});
+
+test('[MQTT-4.1.0-1] [MQTT-4.4.0-1] what was in flight comes back with DUP, what waited behind the window follows, all in order', async () => {
+  const { topic, client, publisher, reopen } = await durable(1);
+  const total = 1500;
+  for (let index = 0; index < total; index++) {
+    publisher.sendPublish(topic, `${index}`, { qos: 1, messageId: 1 + index });
+  }
+  for (let index = 0; index < total; index++) await publisher.expect('puback');
+  await client.barrier();
+  const readBefore = client.queue.length;
+  assert.ok(readBefore > 0);
+  client.destroy();
+  const back = await reopen();
+  for (let index = 0; index < total; index++) {
+    const message = await back.expectMessage(topic, `${index}`);
+    // Beyond what this client has read, more may have been on its way.
+    if (index < readBefore) assert.equal(message.dup, true, `message ${index}`);
+  }
+  await back.expectQuiet();
+});
