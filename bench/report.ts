@@ -241,7 +241,7 @@ function howText(report: Report): string {
       '    npm run bench -- --only qos0-4-4,idle --brokers gomq,mosquitto',
     `- The generator is \`gomqctl bench\`: one process for publishers and subscribers, whose own cost is a small part of any broker's. It counts
   every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
-    `- QoS 0 is flow-controlled by the generator: a publisher is at most 1,000 messages ahead of its slowest subscriber, so that
+    `- QoS 0 is flow-controlled by the generator: no subscriber is more than 512 KiB, and no publisher more than 1,000 messages, behind, so that
   throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most 100 unacknowledged publishes per publisher.`,
     `- Latency is counted from the moment a message was due, at 2,000 evenly spaced messages a second, to its arrival in the same process.`,
     `- gomq runs with its defaults, from \`npm run build\`. Mosquitto runs with \`${MOSQUITTO_SETTINGS.join('`, `')}\`: with its default

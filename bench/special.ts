@@ -6,7 +6,7 @@ import mqttPacket from 'mqtt-packet';
 import { type Broker, type BrokerName, startBroker } from './brokers.js';
 import { type Measurement, measure } from './measure.js';
 import { collect, residentBytes, run, start, stop } from './processes.js';
-import { median } from './statistics.js';
+import { median, sum } from './statistics.js';
 import type { SubscriptionsResult } from './subscriptions.js';
 
 export interface IdleResult {
@@ -110,24 +110,28 @@ export async function measureStalled(
     // Code is compiled and the heap has its working size before anything is compared.
     await measure(broker, common, cores);
     const without = await measure(broker, paced, cores);
-    const ratios: number[] = [];
-    let saturated: Measurement | undefined;
     const withIt = await whileStalled(broker, qos, () => measure(broker, paced, cores));
+    const plain: Measurement[] = [];
+    const stalled: Measurement[] = [];
     for (let round = 0; round < rounds; round++) {
-      const plain = await measure(broker, common, cores);
-      saturated = await whileStalled(broker, qos, () => measure(broker, common, cores));
-      ratios.push(saturated.result.deliveredPerSecond / plain.result.deliveredPerSecond);
+      // The order changes, so that neither always has the warmer broker.
+      if (round % 2 === 0) plain.push(await measure(broker, common, cores));
+      stalled.push(await whileStalled(broker, qos, () => measure(broker, common, cores)));
+      if (round % 2 === 1) plain.push(await measure(broker, common, cores));
     }
+    const speed = (measurement: Measurement) => measurement.result.deliveredPerSecond;
+    const resident = (all: Measurement[]) =>
+      Math.max(...all.map((one) => one.residentBytesMax ?? Number.NaN));
     return {
       qos,
       pacedWithout: without.result.deliveredPerSecond,
       pacedWith: withIt.result.deliveredPerSecond,
       latencyP99MsWithout: without.result.latencyMs.p99,
       latencyP99MsWith: withIt.result.latencyMs.p99,
-      lost: withIt.result.lost + (saturated?.result.lost ?? 0),
-      saturatedRatio: median(ratios),
-      residentBytesWithout: without.residentBytesMax ?? Number.NaN,
-      residentBytesWith: withIt.residentBytesMax ?? Number.NaN,
+      lost: sum([withIt, ...stalled].map((one) => one.result.lost)),
+      saturatedRatio: median(stalled.map((one, round) => speed(one) / speed(plain[round]!))),
+      residentBytesWithout: resident([without, ...plain]),
+      residentBytesWith: resident([withIt, ...stalled]),
       boundBytes: OUTBOX_BYTES + (qos === 0 ? 0 : LOG_HARD_LIMIT_BYTES),
     };
   } finally {
