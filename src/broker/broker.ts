@@ -123,7 +123,8 @@ export class Broker {
     });
     const log = new MemoryLog({
       ...this.config.log,
-      neededFrom: () => this.state.neededFrom(),
+      neededFrom: (before) =>
+        this.state.neededFrom(before, (behind, to) => this.delivery.advance(behind, to)),
       onLost: (from, to) => this.#onLost(from, to),
     });
     this.log = log;

@@ -13,17 +13,20 @@ import type { Connection } from './connection.js';
 const RECEIVE_MAXIMUM_DEFAULT = 65_535;
 
 export function handleConnect(connection: Connection, frame: Buffer): void {
-  const { broker, transport } = connection;
-  connection.sentConnect = true;
-  let packet: ConnectPacket;
+  let packet: ConnectPacket | undefined;
   try {
     packet = decodeConnect(frame);
     checkOffered(connection, packet);
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;
-    refuse(connection, error.version, error.reasonCode, error.message);
+    refuse(connection, error.version, error.reasonCode, error.message, packet?.maximumPacketBytes);
     return;
   }
+  authenticate(connection, packet);
+}
+
+function authenticate(connection: Connection, packet: ConnectPacket): void {
+  const { broker, transport } = connection;
   connection.version = packet.version;
   connection.splitter.requiresShortestLength = packet.version === 5;
   connection.clientId = packet.clientId === '' ? `auto-${uuidv7()}` : packet.clientId; // [MQTT-3.1.3-6]
@@ -91,13 +94,14 @@ function refuse(
   version: ProtocolVersion | undefined,
   reasonCode: number,
   why: string,
+  maximumPacketBytes?: number,
 ): void {
   connection.broker.logClosed(connection, reasonCode, why);
   if (version !== undefined) {
     const bytes = encodeConnack(version, {
       sessionPresent: false,
       reasonCode,
-      properties: { reasonString: why },
+      properties: { reasonString: why, maximumPacketBytes }, // [MQTT-3.2.2-19]
     });
     if (bytes !== undefined) connection.transport.write(bytes, () => undefined);
   }
@@ -105,16 +109,17 @@ function refuse(
 }
 
 function admit(connection: Connection, packet: ConnectPacket, result: AuthenticationResult): void {
-  const { broker } = connection;
-  const { version, clientId } = connection;
+  const { broker, version, clientId } = connection;
+  const no = (reasonCode: number, why: string): void =>
+    refuse(connection, version, reasonCode, why, packet.maximumPacketBytes);
   if (!result.accepted) {
-    refuse(connection, version, result.reasonCode, 'not authenticated'); // [MQTT-3.1.4-2]
+    no(result.reasonCode, 'not authenticated'); // [MQTT-3.1.4-2]
     return;
   }
   connection.userName = result.userName;
   const { will } = packet;
   if (will !== undefined && broker.accessControl?.mayPublish(connection, will.topicName) === false) {
-    refuse(connection, version, ReasonCode.NotAuthorized, `will: no right to publish to ${will.topicName}`);
+    no(ReasonCode.NotAuthorized, `will: no right to publish to ${will.topicName}`);
     return;
   }
 
@@ -132,7 +137,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   if (session === undefined) {
     const { sessions } = broker.config.limits;
     if (broker.state.sessionCount >= sessions) {
-      refuse(connection, version, ReasonCode.QuotaExceeded, `there are ${sessions} sessions already`);
+      no(ReasonCode.QuotaExceeded, `there are ${sessions} sessions already`);
       return;
     }
     session = broker.state.createSession(clientId, broker.log.highWatermark);

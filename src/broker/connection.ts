@@ -36,14 +36,13 @@ export class Connection implements TransportHandler, FrameHandler {
   outbox: Outbox | undefined = undefined;
   /** Fires unless the client says goodbye. */
   will: WillPacket | undefined = undefined;
-  sentConnect = false;
   isClosed = false;
 
   /** The client must be heard of by then, milliseconds of the monotonic clock. */
   deadlineMs: number;
   /** 1.5 times the keep alive, or 0 for none. */
   silenceMs = 0;
-  /** Something arrived since the last sweep. */
+  /** A packet arrived since the last sweep. */
   wasHeard = false;
 
   /** False: reason strings and user properties only on PUBLISH, CONNACK and DISCONNECT [MQTT-3.1.2-29]. */
@@ -74,7 +73,6 @@ export class Connection implements TransportHandler, FrameHandler {
 
   onData(chunk: Buffer): void {
     if (this.isClosed) return;
-    this.wasHeard = true;
     try {
       this.splitter.push(chunk);
     } catch (error) {
@@ -98,6 +96,8 @@ export class Connection implements TransportHandler, FrameHandler {
   // ---- FrameHandler -----------------------------------------------------------------------------------------------------------------
 
   onFrame(buffer: Buffer, start: number, bodyStart: number, end: number): void {
+    // A whole packet, not just bytes [MQTT-3.1.2-22] v5, [MQTT-3.1.2-24] v3.1.1.
+    this.wasHeard = true;
     const first = buffer[start]!;
     if (first === PLAIN_PUBLISH && this.session !== undefined) {
       handleQos0(this, buffer, start, bodyStart, end);

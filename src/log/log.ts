@@ -68,8 +68,8 @@ export interface Retention {
   retentionBytes: number;
   /** Records beyond this many bytes go even if somebody needs them. */
   hardLimitBytes: number;
-  /** The lowest offset that a session still needs. Asked when a segment is about to go. */
-  neededFrom(): number;
+  /** The lowest offset that a session still needs, if it is below `before`: the end of the segment that is about to go. */
+  neededFrom(before: number): number;
   /** Records [from, to) went although somebody needed them. */
   onLost(from: number, to: number): void;
 }

@@ -180,12 +180,12 @@ export class MemoryLog implements Log {
   #retain(): void {
     const { retentionBytes, hardLimitBytes } = this.#options;
     if (this.#sealedBytes <= retentionBytes) return;
-    const neededFrom = this.#options.neededFrom();
     while (this.#segments.length > 1 && this.#sealedBytes > retentionBytes) {
       const oldest = this.#segments[0]!;
       // What is not committed is still on its way to subscribers and acks: it stays whatever the limits say.
       if (oldest.endOffset > this.#highWatermark) return;
-      const isNeeded = oldest.endOffset > neededFrom;
+      const neededFrom = this.#options.neededFrom(oldest.endOffset);
+      const isNeeded = neededFrom < oldest.endOffset;
       if (isNeeded && this.#sealedBytes <= hardLimitBytes) return;
       this.#segments.shift();
       this.#sealedBytes -= oldest.usedBytes;

@@ -410,17 +410,54 @@ export class Delivery {
     return 'sent';
   }
 
+  /**
+   * Moves a cursor over the records below `before` that are not for its owner, so that it does not keep them from going. Stops at the
+   * first one that is.
+   */
+  advance(behind: Pumped, before: number): void {
+    const reader = this.#log.createReader(() => undefined);
+    const wants = this.#wants(behind);
+    reader.seek(behind.cursor);
+    while (behind.cursor < before) {
+      if (reader.next(wants) !== ReadResult.Record) break;
+      const { offset } = reader.record;
+      behind.cursor = Math.min(offset, before);
+      if (offset >= before) break;
+      this.#load(this.#message, reader);
+      if (this.#isFor(behind, this.#message)) break;
+      behind.cursor = offset + 1;
+    }
+    reader.close();
+  }
+
+  /** What a reader of the log may not pass over for somebody. */
+  #wants(behind: Pumped): (topicName: string) => boolean {
+    const router = this.#router;
+    if (behind instanceof SharedGroup) {
+      return (topicName) => router.route(router.internTopic(topicName)).groups.includes(behind);
+    }
+    return (topicName) => {
+      const entry = router.route(router.internTopic(topicName)).entryOf(behind);
+      return entry !== undefined && entry.qos > 0;
+    };
+  }
+
+  /** True for a record that has to be delivered to somebody at QoS 1 or 2. */
+  #isFor(behind: Pumped, message: Message): boolean {
+    if (message.qos === 0) return false;
+    const route = this.#router.route(message.topic);
+    if (behind instanceof SharedGroup) return message.offset >= behind.since && route.groups.includes(behind);
+    const entry = route.entryOf(behind);
+    if (entry === undefined) return false;
+    const narrowed = narrowEntry(entry, message.offset, message.publisher);
+    return narrowed !== undefined && narrowed.qos > 0;
+  }
+
   /** Reads the log from the session's cursor until it has caught up or can take no more. */
   #pumpCursor(session: Session): void {
     const reader = this.#readerOf(session);
-    const router = this.#router;
-    const wants = (topicName: string): boolean => {
-      const entry = router.route(router.internTopic(topicName)).entryOf(session);
-      return entry !== undefined && entry.qos > 0;
-    };
+    const wants = this.#wants(session);
     const message = this.#message;
-    const mayMatch = session.subscriptions.size > 0;
-    if (!mayMatch) session.cursor = this.#log.highWatermark;
     reader.seek(session.cursor);
     for (let budget = PUMP_BUDGET; budget > 0; budget--) {
       if (!session.canTake) return;
@@ -467,9 +504,7 @@ export class Delivery {
       group.returned.shift();
     }
     if (group.isLive) return;
-    const router = this.#router;
-    const wants = (topicName: string): boolean =>
-      router.route(router.internTopic(topicName)).groups.includes(group);
+    const wants = this.#wants(group);
     reader.seek(group.cursor);
     for (let budget = PUMP_BUDGET; budget > 0; budget--) {
       const result = reader.next(wants);
@@ -481,11 +516,7 @@ export class Delivery {
         return;
       }
       this.#load(message, reader);
-      const isForGroup =
-        message.qos > 0 &&
-        message.offset >= group.since &&
-        router.route(message.topic).groups.includes(group);
-      if (isForGroup && !this.#offerToGroup(group, message)) return;
+      if (this.#isFor(group, message) && !this.#offerToGroup(group, message)) return;
       group.cursor = reader.position;
     }
     this.queuePump(group);

@@ -70,11 +70,18 @@ export class State {
     this.#byNumber.delete(session.number);
   }
 
-  /** The lowest offset that somebody may still have to read. */
-  neededFrom(): number {
+  /**
+   * The lowest offset that somebody may still have to read, if it is below `before`.
+   * @param advance moves a cursor over records that are not for its session, up to `before`
+   */
+  neededFrom(before: number, advance: (behind: Session | SharedGroup, before: number) => void): number {
     let lowest = Number.POSITIVE_INFINITY;
-    for (const session of this.#sessions.values()) lowest = Math.min(lowest, session.neededFrom());
+    for (const session of this.#sessions.values()) {
+      if (!session.isLive && session.cursor < before) advance(session, before);
+      lowest = Math.min(lowest, session.neededFrom());
+    }
     for (const group of this.#groups.values()) {
+      if (!group.isLive && group.cursor < before) advance(group, before);
       if (!group.isLive) lowest = Math.min(lowest, group.cursor);
       for (const offset of group.returned) lowest = Math.min(lowest, offset);
     }
