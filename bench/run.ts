@@ -2,6 +2,7 @@
 // alone, and writes docs/BENCHMARKS.md. The numbers behind it go to bench/results as JSON.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
+import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { BROKER_NAMES, type Broker, type BrokerName, NotInstalled, startBroker } from './brokers.js';
 import { CASES, type Case } from './cases.js';
@@ -22,6 +23,7 @@ interface Options {
   seconds: number;
   warmup: number;
   out?: string;
+  results: string;
 }
 
 async function main(): Promise<void> {
@@ -34,6 +36,7 @@ async function main(): Promise<void> {
     .option('--seconds <n>', 'measured in each run', whole, 3)
     .option('--warmup <n>', 'seconds before that', whole, 1)
     .option('--out <file>', 'report (docs/BENCHMARKS.md where all cases and brokers are measured, else none)')
+    .option('--results <folder>', 'where the numbers go as JSON', 'bench/results')
     .parse();
   const options = program.opts<Options>();
   const rounds = options.quick === true ? 2 : options.rounds;
@@ -87,8 +90,8 @@ async function main(): Promise<void> {
     }
   }
 
-  mkdirSync('bench/results', { recursive: true });
-  const results = `bench/results/${new Date().toISOString().replace(/[:.]/g, '-')}.json`;
+  mkdirSync(options.results, { recursive: true });
+  const results = join(options.results, `${new Date().toISOString().replace(/[:.]/g, '-')}.json`);
   writeFileSync(results, `${JSON.stringify(report, null, 2)}\n`);
   console.log(`numbers: ${results}`);
   const isComplete = options.only === undefined && options.brokers === undefined;

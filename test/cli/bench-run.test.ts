@@ -321,3 +321,27 @@ describe('against a broken broker', () => {
     });
   }
 });
+
+test('on a terminal a progress line is kept up to date on stderr and wiped at the end', async () => {
+  const broker = new BrokenBroker();
+  const port = await broker.listen();
+  let out = '';
+  let err = '';
+  const command = benchCommand({
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    isTerminal: true,
+    exit: () => {},
+  });
+  await command.parseAsync(['--connect', `127.0.0.1:${port}`, '--duration', '0.5', '--window', '5'], {
+    from: 'user',
+  });
+  await broker.close();
+  assert.match(err, /\r\[#+\.+\] +\d+ % {2}[\d,]+ published, [\d,]+ delivered/);
+  assert.ok(err.endsWith(`\r${' '.repeat(79)}\r`));
+  assert.ok(!out.includes('\r'));
+});
