@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 // Builds the rooms, starts, drains, stops; the only file that wires them. Run as a program it is `gomq`.
 import { realpathSync } from 'node:fs';
-import { isIP } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Broker } from './broker/broker.js';
 import { runCommandLine } from './command-line.js';
@@ -12,7 +11,8 @@ import { createLogger, type Logger } from './core/logger.js';
 import { version } from './core/version.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
 import { type ListenerAddress, openListeners } from './net/listeners.js';
-import { ReasonCode } from './packet/reason-codes.js';
+import { createAccessControl } from './security/access-control.js';
+import { createAuthenticator } from './security/authenticator.js';
 
 export interface Gomq {
   readonly broker: Broker;
@@ -20,6 +20,11 @@ export interface Gomq {
   readonly addresses: readonly ListenerAddress[];
   /** HOST:PORT of the HTTP API, or undefined when it is turned off. */
   readonly http: string | undefined;
+  /**
+   * Reads the password and ACL files again; what was in force stays in force where that fails.
+   * @throws {GomqError} CONFIG_UNREADABLE, CONFIG_INVALID
+   */
+  reload(): void;
   /** Takes no more clients, says goodbye to those there are, and lets go of everything. */
   stop(): Promise<void>;
 }
@@ -33,19 +38,18 @@ export interface StartOptions {
 
 /**
  * Starts a broker; resolves when clients can connect.
- * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_UNREADABLE
+ * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_INVALID, CONFIG_UNREADABLE
  */
 export async function startGomq(config: Config, options: StartOptions): Promise<Gomq> {
   const { logger, onDefect } = options;
+  const authenticator = createAuthenticator(config.auth, logger);
+  const accessControl = createAccessControl(config.auth.aclFile, logger);
   const broker = new Broker({
     config,
     logger,
     clock: options.clock ?? systemClock,
-    authenticate: ({ userName, remoteAddress }) =>
-      config.auth.anonymous === 'always' || isLoopback(remoteAddress)
-        ? { accepted: true, userName }
-        : { accepted: false, reasonCode: ReasonCode.NotAuthorized },
-    accessControl: undefined,
+    authenticator,
+    accessControl,
     onDefect,
   });
   let http: HttpServer | undefined;
@@ -71,6 +75,10 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
       broker,
       addresses: listeners.addresses,
       http: httpAddress,
+      reload() {
+        authenticator.reload();
+        accessControl?.reload();
+      },
       async stop() {
         isOpen = false;
         const closed = listeners.close();
@@ -84,10 +92,6 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
     await http?.close();
     throw error;
   }
-}
-
-function isLoopback(address: string): boolean {
-  return address === '::1' || (isIP(address) === 4 && address.startsWith('127.'));
 }
 
 /** `gomq ready: mqtt 127.0.0.1:9000 http 127.0.0.1:8000 role standalone` */
@@ -118,6 +122,14 @@ async function startProcess(config: Config): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  process.on('SIGHUP', () => {
+    try {
+      gomq.reload();
+      logger.info('read the password and ACL files again');
+    } catch (error) {
+      logger.error('the password and ACL files stay as they were', { error });
+    }
+  });
   process.stdout.write(`${readyLine(gomq)}\n`);
 }
 

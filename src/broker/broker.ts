@@ -17,6 +17,8 @@ import type { QoS } from '../packet/types.js';
 import type { Router } from '../router/router.js';
 import { validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
+import type { AccessControl } from '../security/access-control.js';
+import type { Authenticator } from '../security/authenticator.js';
 import { Delivery } from '../session/delivery.js';
 import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
 import type { Outbox } from '../session/outbox.js';
@@ -28,37 +30,11 @@ import { CommitQueue } from './commit-queue.js';
 import { Connection } from './connection.js';
 import { PublishRun } from './run.js';
 
-export interface Credentials {
-  clientId: string;
-  userName: string | undefined;
-  password: Buffer | undefined;
-  remoteAddress: string;
-  clientCertificateName: string | undefined;
-}
-
-export type AuthenticationResult =
-  | { accepted: true; userName: string | undefined }
-  | { accepted: false; reasonCode: number };
-
-interface Who {
-  readonly clientId: string;
-  readonly userName: string | undefined;
-}
-
-/** Who may do what; implemented by the security room. */
-export interface AccessControl {
-  /** Grows when the rules change. */
-  readonly version: number;
-  mayPublish(who: Who, topicName: string): boolean;
-  maySubscribe(who: Who, filter: string): boolean;
-  mayRead(who: Who, topicName: string): boolean;
-}
-
 export interface BrokerOptions {
   config: Config;
   logger: Logger;
   clock: Clock;
-  authenticate: (credentials: Credentials) => AuthenticationResult | Promise<AuthenticationResult>;
+  authenticator: Authenticator;
   /** Undefined: everything is allowed. */
   accessControl: AccessControl | undefined;
   /** Called with an error that cannot be: the process should say so and end. */
@@ -84,7 +60,7 @@ export class Broker {
   readonly delivery: Delivery;
   readonly commits = new CommitQueue();
   readonly run: PublishRun;
-  readonly authenticate: BrokerOptions['authenticate'];
+  readonly authenticator: Authenticator;
   readonly accessControl: AccessControl | undefined;
   readonly onDefect: (error: unknown) => void;
   readonly counters = { received: 0 };
@@ -110,17 +86,16 @@ export class Broker {
     this.config = options.config;
     this.clock = options.clock;
     this.#logger = options.logger;
-    this.authenticate = options.authenticate;
+    this.authenticator = options.authenticator;
     this.accessControl = options.accessControl;
     this.onDefect = options.onDefect;
     const { accessControl } = options;
-    this.state = new State({
-      internedTopics: this.config.limits.internedTopics,
-      mayRead:
-        accessControl === undefined
-          ? undefined
-          : (session, topicName) => accessControl.mayRead(session, topicName),
-    });
+    const mayRead =
+      accessControl === undefined
+        ? undefined
+        : (session: Session, topicName: string) => accessControl.mayRead(session, topicName);
+    this.state = new State({ internedTopics: this.config.limits.internedTopics, mayRead });
+    accessControl?.onReload(() => this.state.router.invalidateAll());
     const log = new MemoryLog({
       ...this.config.log,
       neededFrom: (before) =>
@@ -134,12 +109,11 @@ export class Broker {
       retained: this.state.retained,
       clock: this.clock,
       onPumpQueued: () => this.scheduleTurn(),
-      mayDeliverRetained:
+      mayRead,
+      mayHavePublished:
         accessControl === undefined
           ? undefined
-          : (session, { topic, source }) =>
-              accessControl.mayRead(session, topic.name) &&
-              (source === undefined || accessControl.mayPublish(source, topic.name)),
+          : (source, topicName) => accessControl.mayPublish(source, topicName),
     });
     this.run = new PublishRun(this.delivery, (topic) => this.state.router.route(topic));
     this.#commitReader = log.createReader(() => undefined);

@@ -5,8 +5,8 @@ import { encodeConnack } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
 import type { ProtocolVersion } from '../packet/types.js';
 import { validateTopicName } from '../router/topic-name.js';
+import type { AuthenticationResult } from '../security/authenticator.js';
 import { Outbox } from '../session/outbox.js';
-import type { AuthenticationResult } from './broker.js';
 import type { Connection } from './connection.js';
 
 /** Receive Maximum of a client that names none (section 3.1.2.11.3), and of one that names the largest. */
@@ -30,7 +30,7 @@ function authenticate(connection: Connection, packet: ConnectPacket): void {
   connection.version = packet.version;
   connection.splitter.requiresShortestLength = packet.version === 5;
   connection.clientId = packet.clientId === '' ? `auto-${uuidv7()}` : packet.clientId; // [MQTT-3.1.3-6]
-  const result = broker.authenticate({
+  const result = broker.authenticator.authenticate({
     clientId: connection.clientId,
     userName: packet.userName,
     password: packet.password,

@@ -108,6 +108,8 @@ function collect(node: Node, levels: readonly string[], at: number, who: Who): n
   if (node.plus !== undefined && !isHidden) rights |= collect(node.plus, levels, at + 1, who);
   if (node.blanks !== undefined) {
     for (const blank of node.blanks) {
+      // Nor does a blank, whatever the client calls itself.
+      if (isHidden && !blank.text.startsWith('$')) continue;
       if (fits(blank, level, who)) rights |= collect(blank.node, levels, at + 1, who);
       else if (!canFill(blank, who)) rights |= collect(blank.node, levels, at + 1, who) & DENY;
     }
@@ -132,7 +134,9 @@ function overlaps(node: Node, levels: readonly string[], at: number, rights: num
   const literal = node.literals?.get(level);
   if (literal !== undefined && next(literal)) return true;
   if (node.plus !== undefined && !isHidden && next(node.plus)) return true;
-  return (node.blanks ?? []).some((blank) => fits(blank, level, who) && next(blank.node));
+  return (node.blanks ?? []).some(
+    (blank) => (!isHidden || blank.text.startsWith('$')) && fits(blank, level, who) && next(blank.node),
+  );
 }
 
 /** Whether a rule at or below `node` has one of `rights`: what a filter that ends in `#` here overlaps with. */
@@ -150,13 +154,16 @@ function covers(node: Node, levels: readonly string[], at: number, rights: numbe
   const isHidden = at === 0 && level!.startsWith('$');
   if ((node.restRights & rights) !== 0 && !isHidden) return true;
   if (level === undefined) return (node.rights & rights) !== 0;
-  if (level === '#') return false;
+  // `#` and `+/#` are the same at the beginning, where every topic has a level; elsewhere `#` matches the parent too.
+  if (level === '#') return at === 0 && node.plus !== undefined && (node.plus.restRights & rights) !== 0;
   const next = (one: Node) => covers(one, levels, at + 1, rights, who);
   if (node.plus !== undefined && !isHidden && next(node.plus)) return true;
   if (level === '+') return false;
   const literal = node.literals?.get(level);
   if (literal !== undefined && next(literal)) return true;
-  return (node.blanks ?? []).some((blank) => fits(blank, level, who) && next(blank.node));
+  return (node.blanks ?? []).some(
+    (blank) => (!isHidden || blank.text.startsWith('$')) && fits(blank, level, who) && next(blank.node),
+  );
 }
 
 /**

@@ -41,8 +41,12 @@ export interface DeliveryOptions {
   clock: Clock;
   /** Something waits for `runPumps`. */
   onPumpQueued: () => void;
-  /** Whether a retained message may go to a session; undefined where there are no rules. */
-  mayDeliverRetained: ((session: Session, message: RetainedMessage) => boolean) | undefined;
+  /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
+  mayRead: ((session: Session, topicName: string) => boolean) | undefined;
+  /** Whether whoever published a retained message still may (CVE-2018-12546). */
+  mayHavePublished:
+    | ((source: NonNullable<RetainedMessage['source']>, topicName: string) => boolean)
+    | undefined;
 }
 
 type Pumped = Session | SharedGroup;
@@ -60,7 +64,8 @@ export class Delivery {
   readonly #retained: TopicTree<RetainedMessage>;
   readonly #clock: Clock;
   readonly #onPumpQueued: () => void;
-  readonly #mayDeliverRetained: DeliveryOptions['mayDeliverRetained'];
+  readonly #mayRead: DeliveryOptions['mayRead'];
+  readonly #mayHavePublished: DeliveryOptions['mayHavePublished'];
   #pumps: Pumped[] = [];
   /** What pumps read records into. Live delivery has its own, since a pump never runs inside it. */
   readonly #message = new Message();
@@ -71,7 +76,8 @@ export class Delivery {
     this.#retained = options.retained;
     this.#clock = options.clock;
     this.#onPumpQueued = options.onPumpQueued;
-    this.#mayDeliverRetained = options.mayDeliverRetained;
+    this.#mayRead = options.mayRead;
+    this.#mayHavePublished = options.mayHavePublished;
   }
 
   /** True while sessions or groups wait for their turn. */
@@ -170,9 +176,15 @@ export class Delivery {
 
   /** Sends to a member that can take it; false when there is none. */
   #offerToGroup(group: SharedGroup, message: Message): boolean {
-    const member = group.pick(({ session, qos }) =>
-      message.qos === 0 || qos === 0 ? session.outbox?.hasRoom === true : session.canTake,
-    );
+    const mayRead = this.#mayRead;
+    let isReadable = mayRead === undefined;
+    const member = group.pick(({ session, qos }) => {
+      if (mayRead !== undefined && !mayRead(session, message.topic.name)) return false;
+      isReadable = true;
+      return message.qos === 0 || qos === 0 ? session.outbox?.hasRoom === true : session.canTake;
+    });
+    // Nobody in the group has the right to it: waiting would not help.
+    if (!isReadable) return true;
     if (member === undefined) return false;
     const qos = lowerQos(message.qos, member.qos);
     const isRetained = message.isRetained && member.retainAsPublished;
@@ -336,6 +348,11 @@ export class Delivery {
         }
         this.#load(message, reader);
       }
+      // Rights may have been taken away since it was first sent (CVE-2021-34434).
+      if (this.#mayRead?.(session, message.topic.name) === false) {
+        inflight.removeAt(slot);
+        return true;
+      }
       const qos = phase === Phase.Puback ? 1 : 2;
       const isRetained = origin instanceof RetainedMessage;
       const ids = this.#idsFor(session, message, origin);
@@ -394,7 +411,7 @@ export class Delivery {
       scan.waiting = retained;
       return 'blocked';
     }
-    if (this.#mayDeliverRetained !== undefined && !this.#mayDeliverRetained(session, retained)) return 'sent';
+    if (!this.#mayDeliverRetained(session, retained)) return 'sent';
     const message = this.#message;
     message.topic = retained.topic;
     message.readRecord(retained.record);
@@ -408,6 +425,11 @@ export class Delivery {
     if (qos === 0) this.#sendQos0(session, message, true, ids);
     else this.#send(session, message, qos, true, ids, retained);
     return 'sent';
+  }
+
+  #mayDeliverRetained(session: Session, { topic, source }: RetainedMessage): boolean {
+    if (this.#mayRead?.(session, topic.name) === false) return false;
+    return source === undefined || this.#mayHavePublished?.(source, topic.name) !== false;
   }
 
   /**
