@@ -8,6 +8,7 @@ import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { Transport } from '../core/transport.js';
+import { warnOfOpenFile } from '../security/private-file.js';
 import { Admission, Repeated } from './admission.js';
 import { readCertificates, verifiedName } from './certificates.js';
 import { Handshakes } from './handshakes.js';
@@ -191,8 +192,10 @@ export class Listeners {
 
   #tlsServer(onSecure: (socket: TLSSocket) => void): TlsServer {
     const settings = this.#options.listeners.tls;
+    const certificates = readCertificates(settings);
+    if (this.#tlsServers.length === 0) warnOfOpenFile(settings.key, this.#options.logger);
     const server = createTlsServer({
-      ...readCertificates(settings),
+      ...certificates,
       requestCert: settings.ca !== '',
       rejectUnauthorized: settings.requireClientCert,
       highWaterMark: SOCKET_HIGH_WATER_BYTES,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
 import test, { after, before } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
@@ -8,7 +8,7 @@ import { WebSocket } from 'ws';
 import { defaultConfig } from '../../src/core/config.js';
 import type { GomqError } from '../../src/core/errors.js';
 import { Authority, type CertificateFiles } from './certificate-files.js';
-import { bytesUntilClose, openEdge } from './support.js';
+import { bytesUntilClose, type LogLine, openEdge, recordingLogger } from './support.js';
 
 const skip = Authority.isAvailable ? false : 'openssl is not installed';
 let authority: Authority;
@@ -187,6 +187,19 @@ test('mqtts without a certificate, and requireClientCert without ca, are CONFIG_
   await assert.rejects(openEdge(context, { listeners: secure({ requireClientCert: true }) }), {
     code: 'CONFIG_INVALID',
   });
+});
+
+test('a private key that others can read is warned of (CVE-2017-9868)', { skip }, async (context) => {
+  const key = authority.path('open.key');
+  copyFileSync(server.key, key);
+  chmodSync(key, 0o644);
+  const lines: LogLine[] = [];
+  const { tls } = secure();
+  await openEdge(context, {
+    listeners: { ...secure(), tls: { ...tls, key } },
+    logger: recordingLogger(lines),
+  });
+  assert.equal(lines.filter((line) => line.fields.path === key).length, 1);
 });
 
 test('certificates are read again on request, and kept where that fails', { skip }, async (context) => {
