@@ -3,8 +3,10 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs';
 
 const running = new Set<ChildProcess>();
+let isStopping = false;
 
 export function start(file: string, args: readonly string[], options: SpawnOptions = {}): ChildProcess {
+  if (isStopping) throw new Error('the benchmark is being stopped');
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
   running.add(child);
   child.once('exit', () => running.delete(child));
@@ -49,7 +51,9 @@ export async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(force);
 }
 
+/** Ends every process that was started, and lets none be started any more. */
 export async function stopAll(): Promise<void> {
+  isStopping = true;
   await Promise.all([...running].map(stop));
 }
 

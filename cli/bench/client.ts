@@ -3,11 +3,12 @@
 // acknowledgements gather beside them and leave with the next write.
 import { createConnection, type Socket } from 'node:net';
 import mqttPacket, { type IConnackPacket, type ISubackPacket, type Packet } from 'mqtt-packet';
-import { BenchError } from './errors.js';
+import { Failure } from '../failure.js';
 import { PublishFrames, type PublishFramesOptions } from './frames.js';
 import { InboundParser, type InboundSink, type ReadBuffer } from './inbound.js';
 
 const KEEP_ALIVE_SECONDS = 60;
+const CLOSE_TIMEOUT_MS = 200;
 const PACKET_IDS = 65535;
 /** Two acknowledgements of four bytes for every packet id: more can only come from a broker that reuses ids in flight. */
 const ACK_BYTES_MAX = PACKET_IDS * 8;
@@ -26,7 +27,7 @@ export interface ClientOwner {
   onChunkStart(): void;
   /** A chunk was parsed or a write finished: there may be something to send. */
   onTurn(client: BenchClient): void;
-  onFailure(client: BenchClient, error: BenchError): void;
+  onFailure(client: BenchClient, error: Failure): void;
 }
 
 export interface BenchClientOptions {
@@ -70,7 +71,7 @@ export class BenchClient implements InboundSink {
   #idStates: Uint8Array | undefined;
   #lastId = 0;
   #expected: ((packet: Packet) => void) | undefined;
-  #fail: ((error: BenchError) => void) | undefined;
+  #fail: ((error: Failure) => void) | undefined;
 
   constructor(options: BenchClientOptions, buffer: ReadBuffer, owner: ClientOwner) {
     this.index = options.index;
@@ -96,7 +97,7 @@ export class BenchClient implements InboundSink {
     if (options.qos > 0) this.#idStates = new Uint8Array(PACKET_IDS + 1);
   }
 
-  /** Connects and waits for CONNACK. Throws BenchError. */
+  /** Connects and waits for CONNACK. Throws Failure. */
   async connect(): Promise<void> {
     const { host, port, protocol, clientId, username, password } = this.#options;
     const connack = await new Promise<IConnackPacket>((resolve, reject) => {
@@ -126,20 +127,20 @@ export class BenchClient implements InboundSink {
         );
       });
       socket.on('error', (error: NodeJS.ErrnoException) => {
-        this.#onFailure(new BenchError(socketErrorText(error, host, port)));
+        this.#onFailure(new Failure(socketErrorText(error, host, port)));
       });
       socket.on('close', () => {
-        this.#onFailure(new BenchError(`the broker closed the connection of ${this.title}`));
+        this.#onFailure(new Failure(`the broker closed the connection of ${this.title}`));
       });
     });
     const code = connack.reasonCode ?? connack.returnCode ?? 0;
     if (code !== 0) {
-      throw new BenchError(`the broker refused ${this.title}: ${refusalText(protocol, code)}`, code);
+      throw new Failure(`the broker refused ${this.title}: ${refusalText(protocol, code)}`, code);
     }
     this.receiveMaximum = connack.properties?.receiveMaximum ?? PACKET_IDS;
   }
 
-  /** Subscribes and waits for SUBACK. Throws BenchError when any filter is refused or granted at a lower QoS. */
+  /** Subscribes and waits for SUBACK. Throws Failure when any filter is refused or granted at a lower QoS. */
   async subscribe(filters: string[], qos: 0 | 1 | 2): Promise<void> {
     const suback = await new Promise<ISubackPacket>((resolve, reject) => {
       this.#fail = reject;
@@ -160,7 +161,7 @@ export class BenchClient implements InboundSink {
         typeof granted === 'number' && granted < 0x80
           ? `granted only QoS ${granted} to`
           : 'refused to subscribe';
-      throw new BenchError(`the broker ${what} ${this.title} at ${filter}`);
+      throw new Failure(`the broker ${what} ${this.title} at ${filter}`);
     });
   }
 
@@ -215,19 +216,18 @@ export class BenchClient implements InboundSink {
     this.flush(0);
   }
 
-  /** Says goodbye and closes; the broker closing first is no failure any more. */
-  end(): void {
+  /** Says goodbye where the connection still stands, and resolves when it is closed. */
+  async end(): Promise<void> {
     this.#isEnding = true;
     const socket = this.#socket;
     if (socket === undefined || socket.destroyed) return;
-    if (socket.writable) socket.end(Buffer.from([0xe0, 0]));
+    const closed = new Promise((resolve) => socket.once('close', resolve));
     // A broker that never closes its side must not keep the process alive.
-    setTimeout(() => socket.destroy(), 200).unref();
-  }
-
-  destroy(): void {
-    this.#isEnding = true;
-    this.#socket?.destroy();
+    const force = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
+    if (socket.writable && !socket.connecting) socket.end(Buffer.from([0xe0, 0]));
+    else socket.destroy();
+    await closed;
+    clearTimeout(force);
   }
 
   onPublish(qos: number, packetId: number, payloadStart: number, payloadEnd: number): void {
@@ -257,14 +257,12 @@ export class BenchClient implements InboundSink {
   onOther(start: number, end: number): void {
     const parser = mqttPacket.parser({ protocolVersion: this.#options.protocol });
     parser.on('error', () => {
-      this.#onFailure(new BenchError(`the broker sent ${this.title} something that is not MQTT`));
+      this.#onFailure(new Failure(`the broker sent ${this.title} something that is not MQTT`));
     });
     parser.on('packet', (packet: Packet) => {
       if (packet.cmd === 'disconnect') {
         const code = packet.reasonCode ?? 0;
-        this.#onFailure(
-          new BenchError(`the broker disconnected ${this.title}: reason 0x${code.toString(16)}`),
-        );
+        this.#onFailure(new Failure(`the broker disconnected ${this.title}: reason 0x${code.toString(16)}`));
       } else {
         this.#expected?.(packet);
       }
@@ -278,7 +276,7 @@ export class BenchClient implements InboundSink {
     try {
       this.#parser.feed(readBytes, this);
     } catch (error) {
-      if (!(error instanceof BenchError)) throw error;
+      if (!(error instanceof Failure)) throw error;
       this.#onFailure(error);
       return false;
     }
@@ -305,7 +303,7 @@ export class BenchClient implements InboundSink {
   #reserve(moreBytes: number): void {
     const needed = this.#ackBytes + moreBytes;
     if (needed > this.#ackLimit()) {
-      throw new BenchError(`the broker sent ${this.title} more packets than there are packet ids in flight`);
+      throw new Failure(`the broker sent ${this.title} more packets than there are packet ids in flight`);
     }
     if (needed <= this.#acks.length) return;
     const larger = Buffer.allocUnsafeSlow(Math.min(this.#acks.length * 2, ACK_BYTES_MAX));
@@ -313,9 +311,10 @@ export class BenchClient implements InboundSink {
     this.#acks = larger;
   }
 
-  #onFailure(error: BenchError): void {
+  #onFailure(error: Failure): void {
     if (this.#isEnding) return;
-    this.destroy();
+    this.#isEnding = true;
+    this.#socket?.destroy();
     this.#fail?.(error);
   }
 }

@@ -1,6 +1,8 @@
 // Owns the command line of `gomqctl bench`: reads and checks the options, runs, prints, and sets the exit code.
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { BenchError } from './errors.js';
+import { type Address, DEFAULT_HOST, DEFAULT_PORT, parseAddress } from '../address.js';
+import { EXIT, Failure } from '../failure.js';
+import type { Io } from '../io.js';
 import { PAYLOAD_HEADER_BYTES } from './frames.js';
 import { findings, formatProgress, formatTable } from './report.js';
 import { type BenchMode, type BenchOptions, runBench } from './run.js';
@@ -10,25 +12,8 @@ const PAYLOAD_BYTES_MAX = 16 * 1024 * 1024;
 /** Flows (publisher to subscriber) cost a dozen bytes each. */
 const FLOWS_MAX = 4_000_000;
 
-/** Where the command writes, and how it ends; tests give their own. */
-export interface BenchOutput {
-  out(text: string): void;
-  err(text: string): void;
-  isTerminal: boolean;
-  exit(code: number): void;
-}
-
-const PROCESS_OUTPUT: BenchOutput = {
-  out: (text) => process.stdout.write(text),
-  err: (text) => process.stderr.write(text),
-  isTerminal: process.stderr.isTTY,
-  exit: (code) => {
-    process.exitCode = code;
-  },
-};
-
-/** `gomqctl bench`: exit code 0, 1 when the broker lost, repeated or refused something, or the CONNACK code when it let nobody in. */
-export function benchCommand(output: BenchOutput = PROCESS_OUTPUT): Command {
+/** `gomqctl bench`: exit status 0, 1 when the broker lost, repeated or refused something, or the CONNACK code when it let nobody in. */
+export function benchCommand(io: Io, exit: (code: number) => void): Command {
   const command = new Command('bench');
   command
     .description(
@@ -73,85 +58,78 @@ export function benchCommand(output: BenchOutput = PROCESS_OUTPUT): Command {
     .option('--json', 'print one JSON object')
     .option('--quiet', 'no progress bar')
     .action(async () => {
-      output.exit(await execute(command, output));
+      exit(await execute(command, io));
     });
   return command;
 }
 
-async function execute(command: Command, output: BenchOutput): Promise<number> {
-  const showsProgress = output.isTerminal && option(command, 'quiet') !== true;
-  try {
-    const options = readOptions(command);
-    const result = await runBench(
-      options,
-      showsProgress ? (progress) => output.err(`\r${formatProgress(progress)}`) : undefined,
-    );
-    if (showsProgress) output.err(`\r${' '.repeat(79)}\r`);
-    output.out(`${option(command, 'json') === true ? JSON.stringify(result) : formatTable(result)}\n`);
-    const found = findings(result);
-    for (const line of found) output.err(`gomqctl bench: ${line}\n`);
-    return found.length === 0 ? 0 : 1;
-  } catch (error) {
-    if (!(error instanceof BenchError)) throw error;
-    output.err(`gomqctl bench: ${error.message}\n`);
-    return error.exitCode;
-  }
+/** Throws Failure where the run could not begin. */
+async function execute(command: Command, io: Io): Promise<number> {
+  const options = readOptions(command, io.env);
+  const showsProgress = io.stderr.isTTY === true && command.getOptionValue('quiet') !== true;
+  const columns = io.stderr.columns ?? 80;
+  const result = await runBench(options, {
+    signal: io.signal,
+    onProgress: showsProgress
+      ? (progress) => io.stderr.write(`\r\x1b[K${formatProgress(progress, columns)}`)
+      : undefined,
+  }).finally(() => {
+    if (showsProgress) io.stderr.write('\r\x1b[K');
+  });
+  const text = command.getOptionValue('json') === true ? JSON.stringify(result) : formatTable(result);
+  // The process may end as soon as this command does, so what it prints must have left.
+  await new Promise<void>((resolve) => io.stdout.write(`${text}\n`, () => resolve()));
+  const found = findings(result);
+  for (const line of found) io.stderr.write(`gomqctl bench: ${line}\n`);
+  if (io.signal.aborted) return EXIT.interrupted;
+  return found.length === 0 ? EXIT.ok : EXIT.error;
 }
 
-/** The options of this command, or of a command above it: they may stand before or after the word `bench`. */
-function option(command: Command, ...names: string[]): unknown {
-  for (let level: Command | null = command; level !== null; level = level.parent) {
-    for (const name of names) {
-      const source = level.getOptionValueSource(name);
-      if (source !== undefined && source !== 'default') return level.getOptionValue(name);
-    }
-  }
-  return undefined;
-}
-
-/** Throws BenchError where options contradict one another. */
-function readOptions(command: Command): BenchOptions {
-  const text = (...names: string[]) => {
-    const value = option(command, ...names);
-    if (Array.isArray(value)) {
-      if (value.length > 1) throw new BenchError(`--${names[0]} may be given once`);
-      return value[0] === undefined ? undefined : String(value[0]);
-    }
+/** Throws Failure where options contradict one another. */
+function readOptions(command: Command, env: Io['env']): BenchOptions {
+  const text = (name: string) => {
+    const value: unknown = command.getOptionValue(name);
     return value === undefined ? undefined : String(value);
   };
-  const number = (...names: string[]) => {
-    const value = text(...names);
+  const number = (name: string) => {
+    const value = text(name);
     return value === undefined ? undefined : Number(value);
   };
 
   const mode = (text('mode') ?? 'pair') as BenchMode;
   const pubs = number('pubs') ?? (mode === 'fanin' ? 50 : mode === 'pair' ? number('subs') || 1 : 1);
   const subs = number('subs') ?? (mode === 'fanout' ? 50 : mode === 'pair' ? pubs : 1);
-  if (pubs < 1) throw new BenchError('there must be a publisher: --pubs is at least 1');
+  if (pubs < 1) throw new Failure('there must be a publisher: --pubs is at least 1');
   if (mode === 'pair' && subs !== 0 && subs !== pubs) {
-    throw new BenchError(`pair mode needs as many subscribers as publishers, or none: ${pubs} and ${subs}`);
+    throw new Failure(`pair mode needs as many subscribers as publishers, or none: ${pubs} and ${subs}`);
   }
   if (pubs * subs > FLOWS_MAX && mode !== 'pair') {
-    throw new BenchError(`${pubs} publishers times ${subs} subscribers is more than ${FLOWS_MAX}`);
+    throw new Failure(`${pubs} publishers times ${subs} subscribers is more than ${FLOWS_MAX}`);
   }
   const qos = number('qos') ?? 0;
-  if (qos !== 0 && qos !== 1 && qos !== 2) throw new BenchError(`QoS is 0, 1 or 2, not ${qos}`);
+  if (qos !== 0 && qos !== 1 && qos !== 2) throw new Failure(`QoS is 0, 1 or 2, not ${qos}`);
   const count = number('count');
   const duration = number('duration');
   if (count !== undefined && duration !== undefined) {
-    throw new BenchError('--count and --duration exclude one another');
+    throw new Failure('--count and --duration exclude one another');
   }
   const topic = text('topic') ?? 'bench';
   if (topic === '' || /[+#\0]/.test(topic) || topic.length > 1000) {
-    throw new BenchError(`--topic is a topic name without wildcards: ${JSON.stringify(topic)}`);
+    throw new Failure(`--topic is a topic name without wildcards: ${JSON.stringify(topic)}`);
   }
   const payloadBytes = number('size') ?? 64;
-  const address = readAddress(text('connect'), text('host'), number('port'));
+  const address = readAddress(text('connect'), text('host'), number('port'), env.GOMQ_URL || undefined);
+  const username = text('username') ?? address.username ?? (env.GOMQ_USER || undefined);
+  const password = text('password') ?? address.password ?? (env.GOMQ_PASSWORD || undefined);
+  if (password !== undefined && username === undefined) {
+    throw new Failure('a password needs a user name: add --username, or set GOMQ_USER');
+  }
   return {
-    ...address,
-    protocol: protocolVersion(text('protocol', 'protocolVersion') ?? '4'),
-    username: text('username', 'user'),
-    password: text('password', 'pw'),
+    host: address.host,
+    port: address.port,
+    protocol: protocolVersion(text('protocol') ?? '4'),
+    username,
+    password,
     mode,
     pubs,
     subs,
@@ -163,7 +141,7 @@ function readOptions(command: Command): BenchOptions {
     window: number('window') ?? (qos === 0 ? roomyWindow(payloadBytes, mode === 'pair' ? 1 : pubs) : 100),
     rate: number('rate'),
     topic,
-    literalFilters: option(command, 'literal') === true,
+    literalFilters: command.getOptionValue('literal') === true,
     stallSeconds: number('timeout') ?? 5,
   };
 }
@@ -182,16 +160,17 @@ function readAddress(
   connect: string | undefined,
   host: string | undefined,
   port: number | undefined,
-): { host: string; port: number } {
-  if (connect === undefined) return { host: host ?? '127.0.0.1', port: port ?? 9000 };
-  const match = /^(?:mqtt:\/\/)?(?:\[([^\]]+)\]|([^:/[\]]+)):(\d{1,5})\/?$/.exec(connect);
-  const number = Number(match?.[3]);
-  if (match === null || number < 1 || number > 65535) {
-    throw new BenchError(
-      `--connect is HOST:PORT, for example 127.0.0.1:9000, not ${JSON.stringify(connect)}`,
-    );
+  fromEnvironment: string | undefined,
+): Address {
+  const isByParts = host !== undefined || port !== undefined;
+  if (connect !== undefined && isByParts) throw new Failure('--connect excludes --host and --port');
+  if (isByParts)
+    return { ...parseAddress(`${DEFAULT_HOST}:${port ?? DEFAULT_PORT}`), host: host ?? DEFAULT_HOST };
+  const address = parseAddress(connect ?? fromEnvironment ?? `${DEFAULT_HOST}:${DEFAULT_PORT}`);
+  if (address.scheme !== 'mqtt') {
+    throw new Failure(`bench speaks plain MQTT over TCP: mqtt://HOST:PORT, not ${address.scheme}://`);
   }
-  return { host: match[1] ?? match[2]!, port: number };
+  return address;
 }
 
 function integer(min: number, max: number): (text: string) => number {

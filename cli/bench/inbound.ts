@@ -4,7 +4,7 @@
 //
 //     | head room ........ rest of the last chunk | read area: what the kernel gave now |
 
-import { BenchError } from './errors.js';
+import { Failure } from '../failure.js';
 
 /** What the parser found, as offsets into the read buffer that hold until the callback returns. */
 export interface InboundSink {
@@ -43,7 +43,7 @@ export class InboundParser {
     this.#protocol = protocol;
   }
 
-  /** Understands `readBytes` bytes at the start of the read area. Throws BenchError when they are not MQTT. */
+  /** Understands `readBytes` bytes at the start of the read area. Throws Failure when they are not MQTT. */
   feed(readBytes: number, sink: InboundSink): void {
     const bytes = this.#buffer.bytes;
     const end = this.#buffer.headBytes + readBytes;
@@ -63,14 +63,14 @@ export class InboundParser {
           shift += 7;
         }
         if (byte > 0x7f) {
-          if (shift > 21) throw new BenchError('the broker sent a packet whose length is malformed');
+          if (shift > 21) throw new Failure('the broker sent a packet whose length is malformed');
           break;
         }
       }
       const next = body + length;
       if (next > end) {
         if (next - at > this.#buffer.headBytes) {
-          throw new BenchError(`the broker sent a packet of ${next - at} bytes, more than any of this run`);
+          throw new Failure(`the broker sent a packet of ${next - at} bytes, more than any of this run`);
         }
         break;
       }
@@ -85,10 +85,10 @@ export class InboundParser {
           payload += 2;
         }
         if (this.#protocol === 5) payload = this.#afterProperties(payload);
-        if (payload > next) throw new BenchError('the broker sent a PUBLISH shorter than its own header');
+        if (payload > next) throw new Failure('the broker sent a PUBLISH shorter than its own header');
         sink.onPublish(qos, packetId, payload, next);
       } else if (type >= 4 && type <= 7) {
-        if (length < 2) throw new BenchError('the broker sent an acknowledgement without a packet id');
+        if (length < 2) throw new Failure('the broker sent an acknowledgement without a packet id');
         sink.onAck(type, (bytes[body]! << 8) | bytes[body + 1]!, length > 2 ? bytes[body + 2]! : 0);
       } else {
         sink.onOther(at, next);

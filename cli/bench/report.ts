@@ -55,14 +55,14 @@ export function formatTable(result: BenchResult): string {
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
 }
 
-/** One line of at most 79 columns, rewritten in place. */
-export function formatProgress(progress: BenchProgress): string {
+/** One line shorter than the terminal is wide. */
+export function formatProgress(progress: BenchProgress, columns: number): string {
   const width = 24;
   const filled = Math.round(progress.done * width);
   const bar = '#'.repeat(filled) + '.'.repeat(width - filled);
   const percent = String(Math.round(progress.done * 100)).padStart(3);
   const line = `[${bar}] ${percent} %  ${integer(progress.published)} published, ${integer(progress.delivered)} delivered`;
-  return line.slice(0, 79).padEnd(79);
+  return line.slice(0, Math.max(0, columns - 1));
 }
 
 function integer(value: number): string {

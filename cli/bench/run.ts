@@ -6,8 +6,8 @@
 // but patching it on the way out and checking it on the way in.
 import { randomBytes } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
+import { Failure } from '../failure.js';
 import { BenchClient, type ClientOwner } from './client.js';
-import { BenchError } from './errors.js';
 import { Flows } from './flows.js';
 import {
   PAYLOAD_HEADER_BYTES,
@@ -121,17 +121,23 @@ function nowMicros(): number {
   return Math.floor(performance.now() * 1000);
 }
 
-/** Runs to the end. Throws BenchError when the run could not begin; a run that broke midway answers with `failure` set. */
-export async function runBench(
-  options: BenchOptions,
-  onProgress?: (progress: BenchProgress) => void,
-): Promise<BenchResult> {
+export interface BenchObserver {
+  /** Aborting it ends the run early: what was published is still waited for. */
+  signal: AbortSignal;
+  onProgress: ((progress: BenchProgress) => void) | undefined;
+}
+
+/** Runs to the end. Throws Failure when the run could not begin; a run that broke midway answers with `failure` set. */
+export async function runBench(options: BenchOptions, observer: BenchObserver): Promise<BenchResult> {
   const run = new BenchRun(options);
+  const interrupt = () => run.interrupt();
+  observer.signal.addEventListener('abort', interrupt);
   try {
     await run.open();
-    return await run.measure(onProgress);
+    return await run.measure(observer.onProgress);
   } finally {
-    run.close();
+    observer.signal.removeEventListener('abort', interrupt);
+    await run.close();
   }
 }
 
@@ -177,9 +183,10 @@ class BenchRun implements ClientOwner {
   #isScheduled = false;
   #isRunning = false;
   #isStalled = false;
+  #isInterrupted = false;
   #timer: NodeJS.Timeout | undefined;
   #finish: (() => void) | undefined;
-  #failure: BenchError | undefined;
+  #failure: Failure | undefined;
   readonly #turn = () => this.#onLoopTurn();
 
   constructor(options: BenchOptions) {
@@ -249,6 +256,7 @@ class BenchRun implements ClientOwner {
     if (options.durationSeconds !== undefined) {
       this.#deadline = this.#startedAt + warmupMicros + options.durationSeconds * 1e6;
     }
+    if (this.#isInterrupted) this.#deadline = this.#startedAt;
     for (let index = 0; index < this.#pubs; index++) {
       this.#writtenOff.push(0);
       this.#creditSeen.push(0);
@@ -311,13 +319,19 @@ class BenchRun implements ClientOwner {
     return this.#result(from, until);
   }
 
-  close(): void {
+  /** Publishes no more; what is on its way may arrive. */
+  interrupt(): void {
+    this.#isInterrupted = true;
+    this.#deadline = Math.min(this.#deadline, nowMicros());
+    this.#schedule();
+  }
+
+  /** Resolves when every connection is closed. */
+  async close(): Promise<void> {
     this.#isRunning = false;
     clearTimeout(this.#timer);
-    for (const client of [...this.#publishers, ...this.#subscribers]) {
-      if (this.#failure === undefined) client.end();
-      else client.destroy();
-    }
+    const clients = [...this.#publishers, ...this.#subscribers];
+    await Promise.all(clients.map((client) => client.end()));
   }
 
   onChunkStart(): void {
@@ -365,10 +379,10 @@ class BenchRun implements ClientOwner {
     this.#schedule();
   }
 
-  onFailure(client: BenchClient, error: BenchError): void {
+  onFailure(client: BenchClient, error: Failure): void {
     if (this.#failure !== undefined || !this.#isRunning) return;
     const sent = client.sent > 0 ? ` after ${client.sent} messages` : '';
-    this.#failure = new BenchError(`${error.message}${sent}`);
+    this.#failure = new Failure(`${error.message}${sent}`);
     this.#finish?.();
   }
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import mqttPacket from 'mqtt-packet';
-import { BenchError } from '../../cli/bench/errors.js';
 import { InboundParser, type InboundSink, ReadBuffer } from '../../cli/bench/inbound.js';
+import { Failure } from '../../cli/failure.js';
 
 /** Writes down what the parser found. */
 class Recorder implements InboundSink {
@@ -133,7 +133,7 @@ for (const [name, protocol, stream, found] of [
 
 test('a length of five bytes is refused, wherever it is cut', () => {
   const bytes = Buffer.from([0x30, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0]);
-  for (let cut = 1; cut < bytes.length; cut++) assert.throws(() => feed(bytes, [cut], 4), BenchError);
+  for (let cut = 1; cut < bytes.length; cut++) assert.throws(() => feed(bytes, [cut], 4), Failure);
 });
 
 test('a packet larger than the head room is refused rather than kept', () => {

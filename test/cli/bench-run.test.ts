@@ -1,12 +1,31 @@
 // The generator against Aedes, which behaves, and against a broker that does not.
 import assert from 'node:assert/strict';
 import { type AddressInfo, createServer } from 'node:net';
+import { Writable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { Aedes } from 'aedes';
-import { Command } from 'commander';
+import { commandFirst } from '../../cli/arguments.js';
 import { benchCommand } from '../../cli/bench/command.js';
 import type { BenchResult } from '../../cli/bench/run.js';
+import { Failure } from '../../cli/failure.js';
+import type { Io } from '../../cli/io.js';
 import { BrokenBroker, type BrokenBrokerOptions } from '../bench/broken-broker.js';
+
+class Collector extends Writable {
+  text = '';
+  readonly isTTY: boolean;
+  readonly columns = 100;
+
+  constructor(isTTY = false) {
+    super();
+    this.isTTY = isTTY;
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.text += chunk.toString();
+    done();
+  }
+}
 
 interface Outcome {
   exitCode: number;
@@ -16,30 +35,36 @@ interface Outcome {
   result: BenchResult;
 }
 
-async function gomqctl(...args: string[]): Promise<Outcome> {
+/** Runs `gomqctl ARGS` as program.ts does. */
+async function gomqctl(
+  args: readonly string[],
+  given: Partial<Io> = {},
+  isTerminal = false,
+): Promise<Outcome> {
+  const out = new Collector();
+  const err = new Collector(isTerminal);
   let exitCode = -1;
-  let out = '';
-  let err = '';
-  const bench = benchCommand({
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    isTerminal: false,
-    exit: (code) => {
-      exitCode = code;
-    },
+  const io: Io = {
+    stdin: process.stdin,
+    stdout: out,
+    stderr: err,
+    env: {},
+    signal: new AbortController().signal,
+    ...given,
+  };
+  const bench = benchCommand(io, (code) => {
+    exitCode = code;
   });
-  const program = new Command('gomqctl')
-    .option('--connect <host:port>')
-    .option('--qos <n>')
-    .addCommand(bench);
-  await program.parseAsync(args, { from: 'user' });
-  const result =
-    args.includes('--json') && out !== '' ? (JSON.parse(out) as BenchResult) : ({} as BenchResult);
-  return { exitCode, out, err, result };
+  try {
+    await bench.exitOverride().parseAsync(commandFirst(args, [bench]).slice(1), { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    err.text += `gomqctl: ${error.message}\n`;
+    exitCode = error.exitCode;
+  }
+  const isJson = args.includes('--json') && out.text !== '';
+  const result = isJson ? (JSON.parse(out.text) as BenchResult) : ({} as BenchResult);
+  return { exitCode, out: out.text, err: err.text, result };
 }
 
 /** Runs one bench against a broker with these faults. */
@@ -47,7 +72,7 @@ async function againstBroken(faults: BrokenBrokerOptions, ...args: string[]): Pr
   const broker = new BrokenBroker(faults);
   const port = await broker.listen();
   try {
-    return await gomqctl('bench', '--connect', `127.0.0.1:${port}`, '--json', '--timeout', '0.3', ...args);
+    return await gomqctl(['bench', '--connect', `127.0.0.1:${port}`, '--json', '--timeout', '0.3', ...args]);
   } finally {
     await broker.close();
   }
@@ -96,32 +121,30 @@ describe('against Aedes', () => {
       if (mode === 'share') continue;
       test(`${mode}, QoS ${qos}: all arrive once`, async () => {
         // Some options before the command, some after it.
-        const outcome = await gomqctl(
+        const outcome = await gomqctl([
           ...['--connect', address, '--qos', qos, 'bench', '--json', '--window', '20', '--count', '150'],
           ...['--mode', mode, '--pubs', `${pubs}`, '--subs', `${subs}`],
-        );
+        ]);
         assertFlawless(outcome, pubs * 150, pubs * 150 * copies);
       });
     }
   }
 
   test('a rate is kept, and latency counts from when a message was due', async () => {
-    const { exitCode, result } = await gomqctl(
-      ...[
-        'bench',
-        '--connect',
-        address,
-        '--json',
-        '--rate',
-        '1000',
-        '--pubs',
-        '2',
-        '--qos',
-        '1',
-        '--count',
-        '250',
-      ],
-    );
+    const { exitCode, result } = await gomqctl([
+      'bench',
+      '--connect',
+      address,
+      '--json',
+      '--rate',
+      '1000',
+      '--pubs',
+      '2',
+      '--qos',
+      '1',
+      '--count',
+      '250',
+    ]);
     assert.equal(exitCode, 0);
     assert.equal(result.lost, 0);
     assert.ok(result.publishedPerSecond < 1100, `${result.publishedPerSecond} a second`);
@@ -129,10 +152,10 @@ describe('against Aedes', () => {
   });
 
   test('a duration ends the run, a warm-up is not measured, publishers may be alone', async () => {
-    const { exitCode, result } = await gomqctl(
+    const { exitCode, result } = await gomqctl([
       ...['bench', '--connect', address, '--json', '--duration', '0.3', '--warmup', '0.2'],
       ...['--window', '10', '--qos', '1', '--subs', '0'],
-    );
+    ]);
     assert.equal(exitCode, 0);
     assert.equal(result.expected, 0);
     assert.ok(result.seconds > 0.25 && result.seconds < 0.45, `${result.seconds} s`);
@@ -140,22 +163,20 @@ describe('against Aedes', () => {
   });
 
   test('the table has a line for everything', async () => {
-    const { exitCode, out } = await gomqctl(
-      ...[
-        'bench',
-        '--connect',
-        address,
-        '--count',
-        '100',
-        '--qos',
-        '1',
-        '--literal',
-        '--mode',
-        'fanin',
-        '--pubs',
-        '3',
-      ],
-    );
+    const { exitCode, out } = await gomqctl([
+      'bench',
+      '--connect',
+      address,
+      '--count',
+      '100',
+      '--qos',
+      '1',
+      '--literal',
+      '--mode',
+      'fanin',
+      '--pubs',
+      '3',
+    ]);
     assert.equal(exitCode, 0);
     assert.match(out, /^run +fanin, 3 to 1, QoS 1, 64 bytes, window 100$/m);
     assert.match(out, /^published +300 \([\d,]+\/s\)$/m);
@@ -282,10 +303,7 @@ describe('against a broken broker', () => {
   test('a refused CONNECT exits with the CONNACK code', async () => {
     const old = await againstBroken({ connackCode: 5 }, '--count', '1');
     assert.equal(old.exitCode, 5);
-    assert.equal(
-      old.err,
-      'gomqctl bench: the broker refused subscriber 0: not authorised (CONNACK code 5)\n',
-    );
+    assert.equal(old.err, 'gomqctl: the broker refused subscriber 0: not authorised (CONNACK code 5)\n');
     const five = await againstBroken({ connackCode: 0x87 }, '--count', '1', '--protocol', '5');
     assert.equal(five.exitCode, 0x87);
   });
@@ -293,7 +311,7 @@ describe('against a broken broker', () => {
   test('a refused or lowered subscription is one clear line', async () => {
     const refused = await againstBroken({ subackCode: 0x80 }, '--count', '1', '--qos', '1');
     assert.equal(refused.exitCode, 1);
-    assert.match(refused.err, /^gomqctl bench: the broker refused to subscribe subscriber 0 at bench\/.*\n$/);
+    assert.match(refused.err, /^gomqctl: the broker refused to subscribe subscriber 0 at bench\/.*\n$/);
     const lowered = await againstBroken({ subackCode: 0 }, '--count', '1', '--qos', '1');
     assert.match(lowered.err, /granted only QoS 0 to subscriber 0/);
   });
@@ -302,46 +320,56 @@ describe('against a broken broker', () => {
     const broker = new BrokenBroker();
     const port = await broker.listen();
     await broker.close();
-    const { exitCode, err } = await gomqctl('bench', '--connect', `127.0.0.1:${port}`);
+    const { exitCode, err } = await gomqctl(['bench', '--connect', `127.0.0.1:${port}`]);
     assert.equal(exitCode, 1);
-    assert.equal(err, `gomqctl bench: connection refused: nothing listens at 127.0.0.1:${port}\n`);
+    assert.equal(err, `gomqctl: connection refused: nothing listens at 127.0.0.1:${port}\n`);
   });
 
   for (const [args, message] of [
-    [['--connect', 'nonsense'], /--connect is HOST:PORT/],
+    [['--connect', 'mqtts://127.0.0.1:1'], /plain MQTT over TCP/],
+    [['--connect', '127.0.0.1:99999'], /99999/],
+    [['--connect', '127.0.0.1:1', '-p', '2'], /--connect excludes/],
     [['--pubs', '2', '--subs', '3'], /as many subscribers as publishers/],
     [['--topic', 'a/#'], /without wildcards/],
     [['--count', '1', '--duration', '1'], /exclude one another/],
   ] as const) {
     test(`wrong options are one line: ${args.join(' ')}`, async () => {
-      const { exitCode, err } = await gomqctl('bench', ...args);
+      const { exitCode, err } = await gomqctl(['bench', ...args]);
       assert.equal(exitCode, 1);
       assert.match(err, message);
-      assert.equal(err.trimEnd().split('\n').length, 1);
+      assert.match(err, /^gomqctl: [^\n]+\n$/);
     });
   }
 });
 
-test('on a terminal a progress line is kept up to date on stderr and wiped at the end', async () => {
-  const broker = new BrokenBroker();
-  const port = await broker.listen();
-  let out = '';
-  let err = '';
-  const command = benchCommand({
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    isTerminal: true,
-    exit: () => {},
+describe('at a terminal', () => {
+  let broker: BrokenBroker;
+  let port = 0;
+  before(async () => {
+    broker = new BrokenBroker();
+    port = await broker.listen();
   });
-  await command.parseAsync(['--connect', `127.0.0.1:${port}`, '--duration', '0.5', '--window', '5'], {
-    from: 'user',
+  after(() => broker.close());
+
+  test('a progress line is kept up to date on stderr and wiped at the end', async () => {
+    const args = ['bench', '-h', '127.0.0.1', '-p', `${port}`, '--duration', '0.5', '--window', '5'];
+    const { out, err } = await gomqctl(args, {}, true);
+    assert.match(err, /\[#+\.+\] +\d+ % {2}[\d,]+ published, [\d,]+ delivered/);
+    assert.ok(err.endsWith('\r\x1b[K'));
+    assert.ok(!out.includes('\r'));
   });
-  await broker.close();
-  assert.match(err, /\r\[#+\.+\] +\d+ % {2}[\d,]+ published, [\d,]+ delivered/);
-  assert.ok(err.endsWith(`\r${' '.repeat(79)}\r`));
-  assert.ok(!out.includes('\r'));
+
+  test('an interrupted run tells what it has, and exits with 130', async () => {
+    const interrupt = new AbortController();
+    const timer = setTimeout(() => interrupt.abort(), 300);
+    const { exitCode, result } = await gomqctl(['bench', '--json', '--qos', '1', '--duration', '60'], {
+      signal: interrupt.signal,
+      env: { GOMQ_URL: `mqtt://127.0.0.1:${port}` },
+    });
+    clearTimeout(timer);
+    assert.equal(exitCode, 130);
+    assert.ok(result.published > 0);
+    assert.equal(result.lost, 0);
+    assert.equal(result.unacknowledged, 0);
+  });
 });
