@@ -164,11 +164,9 @@ export class Connection {
     }
     if (packet.cmd === 'disconnect') {
       this.#redirect = packet.properties?.serverReference;
-      this.#reason = disconnectError(
-        this.broker.label,
-        packet.reasonCode ?? 0,
-        packet.properties?.reasonString,
-      );
+      // [MQTT-3.14.4-1] The broker sends nothing after it, so there is no reason to wait for the end of the socket.
+      const { reasonCode = 0, properties } = packet;
+      this.close(disconnectError(this.broker.label, reasonCode, properties?.reasonString));
       return;
     }
     this.#owner.onPacket(packet);
@@ -264,7 +262,8 @@ function mqttOptions(
     keepalive: options.keepAliveSeconds,
     protocolVersion: options.protocolVersion,
     protocolId: options.protocolVersion === 3 ? 'MQIsdp' : 'MQTT',
-    connectTimeout: options.connectTimeoutMs,
+    // Longer than the timer of this file, which covers the same time and gives the typed error.
+    connectTimeout: 2 * options.connectTimeoutMs,
     reconnectPeriod: 0,
     resubscribe: false,
     queueQoSZero: false,

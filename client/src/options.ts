@@ -301,7 +301,7 @@ export function resolveConnectionOptions(
       0xffff_ffff,
     ),
     keepAliveSeconds: integerOption('keepAliveSeconds', options.keepAliveSeconds, 15, 1, 65_535),
-    connectTimeoutMs: integerOption('connectTimeoutMs', options.connectTimeoutMs, 5_000, 1, 3_600_000),
+    connectTimeoutMs: integerOption('connectTimeoutMs', options.connectTimeoutMs, 5_000, 1, 600_000),
     retryDelayMs,
     retryDelayMsMax: Math.max(
       retryDelayMs,
