@@ -1,13 +1,13 @@
 // What the tests of the client package share: the real broker they run against, a link that can be cut, and events to await.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ClientEvent } from '../../client/src/index.js';
 import { type ClientErrorCode, GomqClientError } from '../../client/src/index.js';
+import { startGomq } from '../support/start-gomq.js';
 import { Inbox } from './fake-broker.js';
 
 export interface TestBroker {
@@ -16,17 +16,14 @@ export interface TestBroker {
   stop(): Promise<void>;
 }
 
-// The module is named by a variable so that this file compiles where the broker cannot be started yet.
-const GOMQ_STARTER = '../support/start-gomq.js';
-
 /** The one place that decides which broker the tests run against: gomq, or Mosquitto where GOMQ_TEST_BROKER asks for it. */
 export async function startBroker(): Promise<TestBroker> {
-  const gomqCanStart = existsSync(new URL('../support/start-gomq.ts', import.meta.url));
-  if (process.env.GOMQ_TEST_BROKER === 'mosquitto' || !gomqCanStart) {
+  if (process.env.GOMQ_TEST_BROKER === 'mosquitto') {
     return startMosquitto();
   }
-  const starter = (await import(GOMQ_STARTER)) as { startGomq(): Promise<TestBroker> };
-  return starter.startGomq();
+  const gomq = await startGomq({ listeners: { ws: ['127.0.0.1:0'] } });
+  const wsPort = gomq.addresses.find(({ kind }) => kind === 'ws')?.port ?? 0;
+  return { port: gomq.port, wsPort, stop: () => gomq.stop() };
 }
 
 async function startMosquitto(): Promise<TestBroker> {
