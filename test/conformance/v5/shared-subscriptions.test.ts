@@ -207,22 +207,26 @@ describe('a member that goes away', () => {
     assert.deepEqual(payloads(messages!), []);
   });
 
-  test('[MQTT-4.8.2-5] a QoS 2 delivery that has begun goes to nobody else when its session ends', async () => {
-    const topic = uniqueTopic();
-    const member = await broker.open();
-    await subscribe(member, `$share/g/${topic}`, { qos: 2 });
-    const publisher = await broker.open();
-    await publisher.publish(topic, 'x', { qos: 2 });
-    const { messageId } = await member.expect('publish');
-    member.send({ cmd: 'pubrec', messageId: messageId! });
-    await member.expect('pubrel');
-    const other = await broker.open();
-    await subscribe(other, `$share/g/${topic}`, { qos: 2 });
-    await member.disconnect();
-    await publisher.publish(topic, 'next', { qos: 2 });
-    await other.expectMessage(topic, 'next');
-    await other.expectQuiet();
-  });
+  for (const answered of [false, true]) {
+    test(`[MQTT-4.8.2-5] a QoS 2 delivery ${answered ? 'with' : 'without'} PUBREC goes to nobody else when its session ends`, async () => {
+      const topic = uniqueTopic();
+      const member = await broker.open();
+      await subscribe(member, `$share/g/${topic}`, { qos: 2 });
+      const publisher = await broker.open();
+      await publisher.publish(topic, 'x', { qos: 2 });
+      const { messageId } = await member.expect('publish');
+      if (answered) {
+        member.send({ cmd: 'pubrec', messageId: messageId! });
+        await member.expect('pubrel');
+      }
+      const other = await broker.open();
+      await subscribe(other, `$share/g/${topic}`, { qos: 2 });
+      await member.disconnect();
+      await publisher.publish(topic, 'next', { qos: 2 });
+      await other.expectMessage(topic, 'next');
+      await other.expectQuiet();
+    });
+  }
 
   for (const [qos, type] of [
     [1, 0x40],
