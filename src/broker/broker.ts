@@ -75,6 +75,8 @@ export class Broker {
   /** Topics of the records that are appended and not committed, by offset from `#topicsBase`. */
   #topics: Topic<Route>[] = [];
   #topicsBase = 0;
+  /** Retained messages among them, for the limits to count. */
+  readonly uncommittedRetained = { messages: 0, bytes: 0 };
   #dirty: Outbox[] = [];
   #isTurnScheduled = false;
   #isStopped = false;
@@ -235,6 +237,10 @@ export class Broker {
     const slice = this.log.append(topic.name, length);
     message.writeRecord(slice);
     this.#topics.push(topic);
+    if (message.isRetained) {
+      this.uncommittedRetained.messages++;
+      this.uncommittedRetained.bytes += length;
+    }
     this.scheduleTurn();
   }
 
@@ -332,7 +338,11 @@ export class Broker {
       );
       message.readRecord(reader.record);
       message.topic = this.#topics[offset - this.#topicsBase]!;
-      if (message.isRetained) this.state.applyRetained(message);
+      if (message.isRetained) {
+        this.uncommittedRetained.messages--;
+        this.uncommittedRetained.bytes -= reader.record.end - reader.record.start;
+        this.state.applyRetained(message);
+      }
       delivery.deliver(message);
     }
     commits.release(to);
@@ -342,6 +352,7 @@ export class Broker {
   }
 
   #onLost(from: number, to: number): void {
+    this.delivery.counters.lostByRetention += to - from;
     this.#logger.error(
       'the log passed its hard limit and let go of records that a session had not received',
       { from, to, hardLimitBytes: this.config.log.hardLimitBytes },

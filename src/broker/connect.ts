@@ -158,6 +158,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     maximumPacketBytes: packet.maximumPacketBytes,
     topicAliasMaximum: Math.min(packet.topicAliasMaximum, mqtt.topicAliasMaximumOutgoing),
     onDirty: broker.onDirty,
+    onRoom: () => connection.onRoom(),
   });
   const keepAliveSeconds = keepAliveOf(packet, mqtt.keepAliveSecondsMax);
   connection.silenceMs = keepAliveSeconds * 1500; // [MQTT-3.1.2-22] v5, [MQTT-3.1.2-24] v3.1.1

@@ -82,10 +82,13 @@ export class Connection implements TransportHandler, FrameHandler {
   }
 
   onDrain(): void {
-    const outbox = this.outbox;
-    if (outbox === undefined || this.isClosed) return;
-    outbox.onDrain();
-    if (this.session !== undefined && outbox.hasRoom) this.broker.delivery.onRoom(this.session);
+    if (!this.isClosed) this.outbox?.onDrain();
+  }
+
+  /** The outbox has room again. */
+  onRoom(): void {
+    if (this.isClosed) return;
+    if (this.session !== undefined) this.broker.delivery.onRoom(this.session);
     this.checkReading();
   }
 
@@ -200,13 +203,10 @@ export class Connection implements TransportHandler, FrameHandler {
     this.transport.end();
   }
 
-  /**
-   * Reads nothing from a client that does not take its answers. Publishes stop at the outbox's bound, so what is queued beyond it are
-   * answers: they may take as much again.
-   */
+  /** Reads nothing from a client that does not take its answers. */
   checkReading(): void {
     if (this.isClosed || this.outbox === undefined) return;
-    const mustWait = this.outbox.queuedBytes >= 2 * this.broker.config.limits.outboxBytes;
+    const mustWait = this.outbox.isOverfull;
     if (mustWait === this.#isReadingPaused) return;
     this.#isReadingPaused = mustWait;
     if (mustWait) this.transport.pause();

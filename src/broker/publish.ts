@@ -229,16 +229,17 @@ function keep(connection: Connection, topic: Topic<Route>): void {
 }
 
 function checkRetainedLimits(connection: Connection, topic: Topic<Route>): void {
-  const { state, config } = connection.broker;
+  const { state, config, uncommittedRetained } = connection.broker;
   if (message.payloadBytes === 0) return;
   const { retainedMessages, retainedBytes } = config.limits;
   const before = state.retained.get(topic.levels);
   const propertyBytes = message.propertiesEnd - message.propertiesStart;
   const bytes = publishRecordBytes(topic.bytes.length, propertyBytes, message.payloadBytes);
-  if (before === undefined && state.retained.size >= retainedMessages) {
+  // What is not committed yet counts as if every publish were of a topic of its own: the limits err on the safe side.
+  if (before === undefined && state.retained.size + uncommittedRetained.messages >= retainedMessages) {
     throw new Refusal(ReasonCode.QuotaExceeded, `there are ${retainedMessages} retained messages already`);
   }
-  if (state.retainedBytes + bytes - (before?.bytes ?? 0) > retainedBytes) {
+  if (state.retainedBytes + uncommittedRetained.bytes + bytes - (before?.bytes ?? 0) > retainedBytes) {
     throw new Refusal(
       ReasonCode.QuotaExceeded,
       `retained messages would take more than ${retainedBytes} bytes`,

@@ -30,7 +30,7 @@ export interface DeliveryCounters {
   droppedTooLarge: number;
   /** Messages not sent because they had expired. */
   expired: number;
-  /** Messages in flight that could not be sent again because the log no longer holds them. */
+  /** Records that the log let go of although somebody needed them. */
   lostByRetention: number;
 }
 
@@ -397,6 +397,11 @@ export class Delivery {
     // The subscription may have been given up or replaced meanwhile.
     if (session.subscriptions.get(subscription.text) !== subscription) return 'done';
     let retained = scan.waiting;
+    // One that was replaced while it waited is not sent: its successor is delivered as it was published.
+    if (retained !== undefined && this.#retained.get(retained.topic.levels) !== retained) {
+      scan.waiting = undefined;
+      return 'sent';
+    }
     if (retained === undefined) {
       const next = scan.scan.next(PUMP_BUDGET);
       if (next === SCAN_DONE) return 'done';

@@ -29,6 +29,9 @@ export class Inflight {
   /** 1 where the last packet of the exchange was sent on the present connection. */
   #sent = new Uint8Array(INITIAL_CAPACITY);
   #offsets = new Float64Array(INITIAL_CAPACITY);
+  /** Counts what was ever sent: packet ids start over, this does not. */
+  #sequences = new Float64Array(INITIAL_CAPACITY);
+  #lastSequence = 0;
   /** Made when the first message with an origin comes. */
   #origins: (Origin | undefined)[] | undefined = undefined;
   #size = 0;
@@ -50,6 +53,7 @@ export class Inflight {
     this.#phases[slot] = phase;
     this.#sent[slot] = 1;
     this.#offsets[slot] = offset;
+    this.#sequences[slot] = ++this.#lastSequence;
     if (origin !== undefined) {
       this.#origins ??= [];
       this.#origins[slot] = origin;
@@ -101,13 +105,10 @@ export class Inflight {
 
   /** Packet ids in the order in which they were first sent [MQTT-4.6.0-1]. */
   idsInOrder(): number[] {
-    const ids: number[] = [];
-    for (const id of this.#ids) if (id !== 0) ids.push(id);
-    // All ids in flight were given within the last round of the sequence, so the distance to the next id is their age.
-    const next = this.#nextId;
-    return ids.sort(
-      (a, b) => ((a - next + PACKET_IDS) % PACKET_IDS) - ((b - next + PACKET_IDS) % PACKET_IDS),
-    );
+    const slots: number[] = [];
+    for (let slot = 0; slot < this.#capacity; slot++) if (this.#ids[slot] !== 0) slots.push(slot);
+    slots.sort((a, b) => this.#sequences[a]! - this.#sequences[b]!);
+    return slots.map((slot) => this.#ids[slot]!);
   }
 
   /** The lowest log offset that may have to be read again, or Infinity. */
@@ -122,18 +123,18 @@ export class Inflight {
   }
 
   #grow(): void {
-    const { ids, phases, sent, offsets, origins } = {
-      ids: this.#ids,
-      phases: this.#phases,
-      sent: this.#sent,
-      offsets: this.#offsets,
-      origins: this.#origins,
-    };
+    const ids = this.#ids;
+    const phases = this.#phases;
+    const sent = this.#sent;
+    const offsets = this.#offsets;
+    const sequences = this.#sequences;
+    const origins = this.#origins;
     this.#capacity *= 2;
     this.#ids = new Uint16Array(this.#capacity);
     this.#phases = new Uint8Array(this.#capacity);
     this.#sent = new Uint8Array(this.#capacity);
     this.#offsets = new Float64Array(this.#capacity);
+    this.#sequences = new Float64Array(this.#capacity);
     this.#origins = origins === undefined ? undefined : [];
     for (let slot = 0; slot < ids.length; slot++) {
       const id = ids[slot]!;
@@ -144,6 +145,7 @@ export class Inflight {
       this.#phases[to] = phases[slot]!;
       this.#sent[to] = sent[slot]!;
       this.#offsets[to] = offsets[slot]!;
+      this.#sequences[to] = sequences[slot]!;
       if (this.#origins !== undefined) this.#origins[to] = origins![slot];
     }
   }

@@ -21,6 +21,8 @@ export interface OutboxOptions {
   topicAliasMaximum: number;
   /** Called once when there is something to flush. */
   onDirty: (outbox: Outbox) => void;
+  /** Called when there is room again after somebody was told that there is none. */
+  onRoom: () => void;
 }
 
 /** Bytes on their way to the transport. */
@@ -41,6 +43,7 @@ export class Outbox {
   readonly #transport: Transport;
   readonly #outboxBytes: number;
   readonly #onDirty: (outbox: Outbox) => void;
+  readonly #onRoom: () => void;
   readonly #topicAliasMaximum: number;
   #topicAliases: Map<string, number> | undefined = undefined;
 
@@ -55,6 +58,7 @@ export class Outbox {
   #lastFlushBytes = 0;
   #isDirty = false;
   #isCongested = false;
+  #isRoomAwaited = false;
   #isClosed = false;
 
   constructor(options: OutboxOptions) {
@@ -63,6 +67,7 @@ export class Outbox {
     this.#transport = options.transport;
     this.#outboxBytes = options.outboxBytes;
     this.#onDirty = options.onDirty;
+    this.#onRoom = options.onRoom;
     this.#topicAliasMaximum = options.topicAliasMaximum;
   }
 
@@ -70,9 +75,19 @@ export class Outbox {
     return this.#queuedBytes;
   }
 
-  /** True while another publish may be written. */
+  /** True while another publish may be written. Where it is false, `onRoom` follows. */
   get hasRoom(): boolean {
-    return this.#queuedBytes < this.#outboxBytes;
+    if (this.#queuedBytes < this.#outboxBytes) return true;
+    this.#isRoomAwaited = true;
+    return false;
+  }
+
+  /**
+   * True while the client should not be read: publishes stop at the bound, so what is queued beyond it are answers, which may take as
+   * much again. Where it is true, `onRoom` follows.
+   */
+  get isOverfull(): boolean {
+    return !this.hasRoom && this.#queuedBytes >= 2 * this.#outboxBytes;
   }
 
   /**
@@ -311,6 +326,11 @@ export class Outbox {
     assert(departure !== undefined, 'what was written had been handed over');
     this.#queuedBytes -= departure.bytes.length;
     if (departure.own !== undefined) releaseBuffer(departure.own);
+    // Half empty rather than just not full, so that what waits comes in portions worth a write.
+    if (this.#isRoomAwaited && !this.#isClosed && this.#queuedBytes <= this.#outboxBytes / 2) {
+      this.#isRoomAwaited = false;
+      this.#onRoom();
+    }
   }
 }
 

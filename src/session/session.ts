@@ -81,9 +81,14 @@ export class Session {
     return this.#received === undefined ? 0 : this.#received.size;
   }
 
-  /** True while another QoS 1 or 2 message may be sent. */
+  /** True while another QoS 1 or 2 message may be sent: not before what was in flight at the last connection has been sent again. */
   get canTake(): boolean {
-    return this.outbox !== undefined && this.outstanding < this.window && this.outbox.hasRoom;
+    return (
+      this.outbox !== undefined &&
+      this.resend === undefined &&
+      this.outstanding < this.window &&
+      this.outbox.hasRoom
+    );
   }
 
   /** Stops being served at commit: `offset` is the first record it has not seen. */
