@@ -183,7 +183,7 @@ test('[MQTT-3.1.2-6] SUBSCRIBE and an immediate takeover with clean session 1: n
   await second.expectQuiet();
 });
 
-test('[MQTT-4.6.0-1] a message held unacknowledged until the identifiers start over is still the first to be sent again', async () => {
+test('[MQTT-2.3.1-4] [MQTT-4.6.0-1] a message held while the identifiers start over keeps its own, and is the first to be sent again', async () => {
   const topic = uniqueTopic();
   const clientId = uniqueClientId();
   const subscriber = await broker.open({ clientId, clean: false });
@@ -199,6 +199,7 @@ test('[MQTT-4.6.0-1] a message held unacknowledged until the identifiers start o
     const ids: number[] = [];
     for (let index = 0; index < count; index++) ids.push((await subscriber.expect('publish')).messageId!);
     assert.ok(!ids.includes(held), `identifier ${held} is in flight`);
+    assert.ok(!ids.includes(0) && new Set(ids).size === count, 'identifiers of their own, other than 0');
     subscriber.send(...ids.map((id) => frame(0x40, uint16(id))));
     for (let index = 0; index < count; index++) await publisher.expect('puback');
     passed += count;
