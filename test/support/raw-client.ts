@@ -5,7 +5,6 @@ import assert from 'node:assert/strict';
 import { connect as connectSocket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import mqttPacket, {
-  type IConnackPacket,
   type IConnectPacket,
   type IPublishPacket,
   type ISubackPacket,
@@ -114,6 +113,7 @@ export class RawClient {
   static async open(port: number, options: ConnectOptions = {}): Promise<RawClient> {
     const client = await RawClient.connect(port);
     const connack = await client.mqttConnect(options);
+    // The return code of 3.1 and 3.1.1, the reason code of 5.0.
     const code = connack.returnCode ?? connack.reasonCode;
     assert.equal(code, 0, `the broker refused CONNECT with ${code}: ${hex(connack.raw)}`);
     return client;
@@ -445,11 +445,6 @@ export function connectPacket(options: ConnectOptions = {}): IConnectPacket {
     ...(will === undefined ? {} : { will }),
     ...(properties === undefined ? {} : { properties }),
   };
-}
-
-/** The return code (3.1, 3.1.1) or the reason code (5.0) of a CONNACK. */
-export function connackCode(connack: IConnackPacket): number | undefined {
-  return connack.returnCode ?? connack.reasonCode;
 }
 
 // Builders for packets that mqtt-packet refuses to make.
