@@ -269,7 +269,8 @@ export class Delivery {
     const session = subscription.session;
     const levels = subscription.filter.split('/');
     if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
-    session.scans ??= [];
+    // A subscription that replaces another replaces its scan too: there is at most one for each.
+    session.scans = session.scans?.filter((scan) => scan.subscription.text !== subscription.text) ?? [];
     session.scans.push({ scan: this.#retained.scan(levels), subscription, before, waiting: undefined });
     this.queuePump(session);
   }
@@ -446,7 +447,11 @@ export class Delivery {
     const wants = this.#wants(behind);
     reader.seek(behind.cursor);
     while (behind.cursor < before) {
-      if (reader.next(wants) !== ReadResult.Record) break;
+      if (reader.next(wants) !== ReadResult.Record) {
+        // What was passed over on the way to the end was for somebody else.
+        behind.cursor = Math.max(behind.cursor, Math.min(reader.position, before));
+        break;
+      }
       const { offset } = reader.record;
       behind.cursor = Math.min(offset, before);
       if (offset >= before) break;
@@ -465,7 +470,7 @@ export class Delivery {
     }
     return (topicName) => {
       const entry = router.route(router.internTopic(topicName)).entryOf(behind);
-      return entry !== undefined && entry.qos > 0;
+      return entry?.isReadFromLog === true;
     };
   }
 

@@ -1,5 +1,6 @@
 // Subscriptions, and the route: what a publish to one topic means for everybody, worked out once and kept until a subscription changes.
 import type { QoS } from '../packet/types.js';
+import { NO_OFFSET } from './message.js';
 import type { Session } from './session.js';
 import type { SharedGroup } from './shared-group.js';
 
@@ -21,6 +22,11 @@ export interface Subscription extends SubscriptionOptions {
   id: number;
   /** The offset it took effect at: earlier records are not for it. */
   readonly since: number;
+  /**
+   * The subscription that this one replaced, as far as its QoS counts: for records before offset `before`. They are not lost because of
+   * the replacement [MQTT-3.8.4-4], nor sent twice.
+   */
+  readonly earlier: { readonly qos: QoS; readonly before: number } | undefined;
   /** The group of a shared subscription: then the group is in the router, not the subscription. */
   readonly group: SharedGroup | undefined;
 }
@@ -36,8 +42,10 @@ export interface RouteEntry {
   readonly subscriptionIds: readonly number[] | undefined;
   /** At least one of them has No Local. */
   readonly hasNoLocal: boolean;
-  /** From this offset on all of them are in effect. */
+  /** From this offset on all of them are in effect as they are now. */
   readonly since: number;
+  /** Some of its messages are QoS 1 or 2 deliveries, so its session reads the log for them. */
+  readonly isReadFromLog: boolean;
 }
 
 export class Route {
@@ -85,27 +93,46 @@ export function makeRoute(
     else if (mayRead === undefined || mayRead(match.session)) bySession.set(match.session, [match]);
   }
   const entries: RouteEntry[] = [];
-  for (const [session, subscriptions] of bySession) entries.push(makeEntry(session, subscriptions));
+  for (const [session, subscriptions] of bySession)
+    entries.push(makeEntry(session, subscriptions, NO_OFFSET));
   return new Route(entries, groups);
 }
 
-function makeEntry(session: Session, subscriptions: readonly Subscription[]): RouteEntry {
+function qosAt(subscription: Subscription, offset: number): QoS {
+  const { earlier } = subscription;
+  return earlier !== undefined && offset < earlier.before ? earlier.qos : subscription.qos;
+}
+
+/** @param offset the message that it is for: NO_OFFSET stands for those to come */
+function makeEntry(session: Session, subscriptions: readonly Subscription[], offset: number): RouteEntry {
+  let isReadFromLog = false;
   let qos: QoS = 0;
   let retainAsPublished = false;
   let hasNoLocal = false;
   let since = 0;
   let subscriptionIds: number[] | undefined;
   for (const subscription of subscriptions) {
-    if (subscription.qos > qos) qos = subscription.qos;
+    const now = qosAt(subscription, offset);
+    if (now > qos) qos = now;
+    isReadFromLog ||= subscription.qos > 0 || (subscription.earlier?.qos ?? 0) > 0;
     retainAsPublished ||= subscription.retainAsPublished;
     hasNoLocal ||= subscription.noLocal;
-    if (subscription.since > since) since = subscription.since;
+    since = Math.max(since, subscription.since, subscription.earlier?.before ?? 0);
     if (subscription.id > 0) {
       subscriptionIds ??= [];
       if (!subscriptionIds.includes(subscription.id)) subscriptionIds.push(subscription.id);
     }
   }
-  return { session, subscriptions, qos, retainAsPublished, subscriptionIds, hasNoLocal, since };
+  return {
+    session,
+    subscriptions,
+    qos,
+    retainAsPublished,
+    subscriptionIds,
+    hasNoLocal,
+    since,
+    isReadFromLog,
+  };
 }
 
 /**
@@ -118,5 +145,5 @@ export function narrowEntry(entry: RouteEntry, offset: number, publisher: number
   const remaining = entry.subscriptions.filter(
     (subscription) => offset >= subscription.since && !(isOwn && subscription.noLocal),
   );
-  return remaining.length === 0 ? undefined : makeEntry(entry.session, remaining);
+  return remaining.length === 0 ? undefined : makeEntry(entry.session, remaining, offset);
 }

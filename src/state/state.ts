@@ -1,6 +1,7 @@
 // Everything the broker knows that outlives a connection: sessions, subscriptions, shared groups, retained messages. It changes only through the
 // methods here, none of which asks a clock or draws a number, so that replaying what led to them rebuilds it.
 
+import type { QoS } from '../packet/types.js';
 import { Router } from '../router/router.js';
 import { TopicTree } from '../router/topic-tree.js';
 import type { Message } from '../session/message.js';
@@ -111,6 +112,7 @@ export class State {
       ...options,
       id,
       since: before?.since ?? offset,
+      earlier: before === undefined ? undefined : earlierOf(before, offset),
       group,
     };
     session.subscriptions.set(text, subscription);
@@ -191,6 +193,15 @@ export class State {
     const before = this.retained.delete(levels);
     if (before !== undefined) this.retainedBytes -= before.bytes;
   }
+}
+
+/**
+ * What a replacement at `offset` remembers. Of several replacements in a row the highest QoS counts: a message too often rather than one
+ * too few.
+ */
+function earlierOf(replaced: Subscription, offset: number): NonNullable<Subscription['earlier']> {
+  const qos = Math.max(replaced.qos, replaced.earlier?.qos ?? 0);
+  return { qos: qos as QoS, before: offset };
 }
 
 /** A share name has no slash, so the key is unambiguous. */
