@@ -17,7 +17,12 @@ import {
   type Qos,
   resolveConnectionOptions,
 } from './options.js';
-import { type MessageProperties, publishPacketBytes, toPacketProperties } from './properties.js';
+import {
+  type MessageProperties,
+  type PacketProperties,
+  publishPacketBytes,
+  toPacketProperties,
+} from './properties.js';
 import { assertTopicName } from './topics.js';
 
 export interface ProducerOptions extends ConnectionOptions {
@@ -62,8 +67,6 @@ export interface CloseOptions {
   /** How long to wait for what is in flight. */
   timeoutMs?: number;
 }
-
-type PacketProperties = ReturnType<typeof toPacketProperties>;
 
 interface Publish {
   readonly topic: string;

@@ -1,5 +1,4 @@
 // Owns the MQTT 5 properties of a message: their names here, their names in MQTT.js, their checks and their size.
-import type { IPublishPacket } from 'mqtt';
 import { GomqClientError } from './errors.js';
 
 /** The MQTT 5 properties that travel with a message. */
@@ -17,7 +16,18 @@ export interface MessageProperties {
   userProperties?: Record<string, string | string[]>;
 }
 
-type PacketProperties = NonNullable<IPublishPacket['properties']>;
+/**
+ * The same under the names of MQTT.js. Its own type is not used because it would become part of this package's public types,
+ * and with it the types of its dependencies, some of which only compile in a browser.
+ */
+export interface PacketProperties {
+  contentType?: string;
+  payloadFormatIndicator?: boolean;
+  messageExpiryInterval?: number;
+  responseTopic?: string;
+  correlationData?: Buffer;
+  userProperties?: Record<string, string | string[]>;
+}
 
 const SECONDS_MAX = 0xffff_ffff;
 
