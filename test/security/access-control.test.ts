@@ -254,7 +254,7 @@ test('reload while out of file descriptors keeps the old rules (CVE-2017-7652)',
     let code = 'none';
     try { control.reload(); } catch (error) { code = error.code + ' ' + error.cause.code; }
     process._rawDebug(JSON.stringify([code, control.mayRead(who, 'a'), control.mayRead(who, 'b')]));`;
-  const shell = 'ulimit -n 64 && exec "$0" --import tsx --input-type=module -e "$1" 2>&1';
+  const shell = 'ulimit -n 512 && exec "$0" --import tsx --input-type=module -e "$1" 2>&1';
   const output = execFileSync('sh', ['-c', shell, process.execPath, script], { encoding: 'utf8' });
   assert.deepEqual(JSON.parse(output.trim().split('\n').at(-1)!), ['CONFIG_UNREADABLE EMFILE', true, false]);
 });

@@ -125,19 +125,20 @@ test('an unknown user takes as long as a known one', async (context) => {
   const unknown: number[] = [];
   const missing: number[] = [];
   const time = async (into: number[], name: string, password: string | undefined) => {
-    const start = performance.now();
+    // Work, not time: a busy machine stretches the one and not the other.
+    const start = process.cpuUsage();
     await authenticator.authenticate(login(name, password));
-    into.push(performance.now() - start);
+    const { user, system } = process.cpuUsage(start);
+    into.push((user + system) / 1000);
   };
   for (let i = 0; i < 15; i++) {
     await time(known, 'alice', 'wrong');
     await time(unknown, 'nobody', 'wrong');
     await time(missing, 'alice', undefined);
   }
-  const fastest = (list: number[]) => Math.min(...list);
-  // The work is the same; the smallest times are the least disturbed ones.
-  assert.ok(fastest(unknown) > fastest(known) / 2, `${fastest(unknown)} ms against ${fastest(known)} ms`);
-  assert.ok(fastest(missing) > fastest(known) / 2, `${fastest(missing)} ms against ${fastest(known)} ms`);
+  const least = (list: number[]) => Math.min(...list);
+  assert.ok(least(unknown) > least(known) / 2, `${least(unknown)} ms against ${least(known)} ms`);
+  assert.ok(least(missing) > least(known) / 2, `${least(missing)} ms against ${least(known)} ms`);
 });
 
 test('too many passwords at once: those that cannot wait are told that the server is busy', async (context) => {
