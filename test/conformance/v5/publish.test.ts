@@ -193,7 +193,6 @@ describe('properties on their way to subscribers', () => {
     });
   }
 
-  // The titles above are made of parts: the statements are named again where the tool that counts them sees them.
   test('[MQTT-3.3.2-15] response topic and correlation data reach two subscribers', async () => {
     const topic = uniqueTopic();
     const subscribers = [await subscriberOf(topic), await subscriberOf(`${topic}/#`)];

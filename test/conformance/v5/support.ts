@@ -8,7 +8,7 @@ import {
   frame,
   hex,
   prefixed,
-  RawClient,
+  type RawClient,
   type Received,
   uint16,
   uint32,
@@ -16,13 +16,13 @@ import {
   variableByteInteger,
   wrongConnect,
 } from '../../support/raw-client.js';
-import { type SuiteBroker, useBroker as useSuiteBroker } from '../../support/suite.js';
+import { useBroker as useSuiteBroker } from '../../support/suite.js';
 
 type Bytes = Uint8Array | readonly number[];
 
 /** The broker of one test file, with MQTT 5.0 clients. */
 export interface Broker {
-  readonly running: SuiteBroker['running'];
+  readonly wsPort: number;
   /** A client that is connected. */
   open(options?: ConnectOptions): Promise<RawClient>;
   /** A connection on which nothing was sent yet. */
@@ -33,11 +33,15 @@ export interface Broker {
 export function useBroker(config?: Parameters<typeof useSuiteBroker>[0]): Broker {
   const suite = useSuiteBroker(config);
   return {
-    get running() {
-      return suite.running;
+    get wsPort() {
+      return suite.wsPort;
     },
     open: (options) => suite.open({ version: 5, ...options }),
-    dial: () => RawClient.connect(suite.port, { version: 5 }),
+    dial: async () => {
+      const client = await suite.connect();
+      client.version = 5;
+      return client;
+    },
   };
 }
 
