@@ -110,7 +110,7 @@ function takesAsValue(option: Option, following: string): boolean {
 export function commandFirst(argv: readonly string[], commands: readonly Command[]): string[] {
   const names = commands.map((command) => command.name());
   for (const command of commands) {
-    const at = firstWord(argv, command);
+    const at = firstWord(argv, command.options);
     if (at !== -1 && argv[at] === command.name()) return [command.name(), ...normalise(argv, at, command)];
   }
   // No command stands where one belongs, or an option before it is unknown. With the command first, commander says what is wrong
@@ -120,12 +120,20 @@ export function commandFirst(argv: readonly string[], commands: readonly Command
   const meantForHelp =
     argv.length === 0 || argv.some((token) => ['help', '--help', '--version'].includes(token));
   if (meantForHelp || !argv[0]!.startsWith('-')) return [...argv];
-  throw new Failure(`no command given; use one of ${names.join(', ')}, help`);
+  const word =
+    argv[
+      firstWord(
+        argv,
+        commands.flatMap((command) => command.options),
+      )
+    ];
+  const what = word === undefined ? 'no command given' : `unknown command '${word}'`;
+  throw new Failure(`${what}; use one of ${names.join(', ')}, help`);
 }
 
-/** The index of the first word, or -1 where there is none or an option before it is not one of this command's. */
-function firstWord(argv: readonly string[], command: Command): number {
-  const scanner = new Scanner(argv, command.options);
+/** The index of the first word, or -1 where there is none or an option before it is none of these. */
+function firstWord(argv: readonly string[], options: readonly Option[]): number {
+  const scanner = new Scanner(argv, options);
   for (let items = scanner.next(); items !== undefined; items = scanner.next()) {
     for (const item of items) {
       if (item.kind === 'unknown') return -1;

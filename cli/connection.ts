@@ -317,6 +317,10 @@ export class Connection {
   }
 
   #showPackets(): void {
+    // MQTT.js sent the first CONNECT before anyone could listen.
+    const { clientId, clean, protocolVersion, keepalive, username, properties } = this.client.options;
+    const connect = { clientId, clean, protocolVersion, keepalive, username, properties };
+    this.#listener.onNotice(`sent CONNECT ${JSON.stringify(connect)}`);
     const show = (direction: string) => (packet: Packet) =>
       this.#listener.onNotice(`${direction} ${describePacket(packet)}`);
     this.client.on('packetsend', show('sent'));

@@ -1,7 +1,7 @@
 // Owns publishing with a bound: no more than a window of messages is in flight, so that input of any size needs the memory of one
 // window, and every message of QoS 1 and 2 is accounted for before the command ends.
 import type { IClientPublishOptions } from 'mqtt';
-import type { IConnackPacket, Packet, QoS } from 'mqtt-packet';
+import type { IConnackPacket, IPubackPacket, IPubcompPacket, IPubrecPacket, Packet, QoS } from 'mqtt-packet';
 import { Connection } from './connection.js';
 import { Failure } from './failure.js';
 import type { ConnectionSettings } from './options.js';
@@ -151,8 +151,8 @@ export class Publisher {
       this.taken++;
     } else {
       const { topic } = this.#publication;
-      const properties = packet !== undefined && packet.cmd === 'puback' ? packet.properties : undefined;
-      const why = code === undefined ? error.message : describeReason(code, properties);
+      const ack = packet as IPubackPacket | IPubrecPacket | IPubcompPacket | undefined;
+      const why = code === undefined ? error.message : describeReason(code, ack?.properties);
       this.#fail(new Failure(`the broker refused a message to "${topic}": ${why}`));
     }
     this.#wakeUp();
