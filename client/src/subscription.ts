@@ -83,7 +83,7 @@ export interface SubscriptionSettings {
  * The messages of one subscribe() call, for one `for await` loop. Leaving the loop unsubscribes; closing the consumer ends it
  * without unsubscribing.
  */
-export class Subscription implements AsyncIterableIterator<ReceivedMessage, undefined>, AsyncDisposable {
+export class Subscription implements AsyncIterable<ReceivedMessage>, AsyncDisposable {
   readonly filters: readonly string[];
   readonly #auto: boolean;
   readonly #bufferMessages: number;

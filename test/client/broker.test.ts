@@ -165,17 +165,18 @@ test('QoS 2: exactly once, with the link cut again and again before and after th
   await messages.ready();
   const link = await linkTo(broker.port);
   const producer = producerOf({ brokers: [link.address], topic, maxInflight: 5 });
-  const count = 60;
+  const count = 200;
   const sent: Promise<unknown>[] = [];
   for (let number = 0; number < count; number += 1) {
     sent.push(producer.publish(`${number}`, { qos: 2 }));
   }
+  const allSent = Promise.all(sent);
   for (let cut = 0; cut < 8; cut += 1) {
     await link.connection();
-    await Promise.race([sent[(cut + 1) * 5], new Promise((resolve) => setTimeout(resolve, 50))]);
-    // The requests of a while arrive, and their answers do not.
+    await Promise.race([link.answer(), allSent]);
+    // In every other round a request arrives whose answer does not.
     link.loseAnswers = cut % 2 === 0;
-    await new Promise((resolve) => setImmediate(resolve));
+    await Promise.race([link.answer(), allSent]);
     link.cut();
     link.restore();
   }

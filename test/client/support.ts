@@ -79,6 +79,7 @@ export class CuttableLink {
   readonly #targetPort: number;
   readonly #pairs = new Set<[net.Socket, net.Socket]>();
   readonly #connected = new Inbox<void>();
+  #onAnswer: (() => void)[] = [];
   /** Bytes of the broker go nowhere: the requests arrive, the acknowledgements do not. */
   loseAnswers = false;
   #refuse = false;
@@ -124,6 +125,11 @@ export class CuttableLink {
     await this.#connected.take();
   }
 
+  /** Resolves when the broker says something, lost or not. */
+  answer(): Promise<void> {
+    return new Promise((resolve) => this.#onAnswer.push(resolve));
+  }
+
   async stop(): Promise<void> {
     this.goDown();
     this.#server.close();
@@ -143,6 +149,9 @@ export class CuttableLink {
     broker.on('data', (chunk) => {
       if (!this.loseAnswers) {
         client.write(chunk);
+      }
+      for (const resolve of this.#onAnswer.splice(0)) {
+        resolve();
       }
     });
     for (const [one, other] of [pair, [broker, client]] as const) {
