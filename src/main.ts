@@ -21,7 +21,7 @@ export interface Gomq {
   /** HOST:PORT of the HTTP API, or undefined when it is turned off. */
   readonly http: string | undefined;
   /**
-   * Reads the password and ACL files again; what was in force stays in force where that fails.
+   * Reads the password, ACL and certificate files again; what was in force stays in force where that fails.
    * @throws {GomqError} CONFIG_UNREADABLE, CONFIG_INVALID
    */
   reload(): void;
@@ -78,6 +78,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
       reload() {
         authenticator.reload();
         accessControl?.reload();
+        listeners.reloadCertificates();
       },
       async stop() {
         isOpen = false;
@@ -125,9 +126,12 @@ async function startProcess(config: Config): Promise<void> {
   process.on('SIGHUP', () => {
     try {
       gomq.reload();
-      logger.info('read the password and ACL files again');
+      logger.info('read the password, ACL and certificate files again');
     } catch (error) {
-      logger.error('the password and ACL files stay as they were', { error });
+      logger.error(
+        'could not read the password, ACL and certificate files again; what cannot be read stays as it was',
+        { error },
+      );
     }
   });
   process.stdout.write(`${readyLine(gomq)}\n`);

@@ -264,18 +264,24 @@ export class Broker {
     this.#publish(message);
     if (outside.qos === 0 && !outside.retain) return;
     await new Promise<void>((resolve) => {
-      this.commits.pushWork(this.log.endOffset, resolve);
+      this.whenCommitted(this.log.endOffset, resolve);
     });
+  }
+
+  /** Runs `work` once everything before `offset` is committed, behind the acknowledgements that wait for the same: at once when it is. */
+  whenCommitted(offset: number, work: () => void): void {
+    if (this.commits.size === 0 && this.log.highWatermark >= offset) {
+      work();
+      return;
+    }
+    this.commits.pushWork(offset, work);
+    this.scheduleTurn();
   }
 
   #publish(message: Message): void {
     this.counters.received++;
-    if (message.qos === 0 && !message.isRetained) {
-      this.delivery.deliver(message);
-      this.scheduleTurn();
-    } else {
-      this.append(message);
-    }
+    if (message.qos === 0) this.delivery.deliver(message);
+    if (message.qos > 0 || message.isRetained) this.append(message);
   }
 
   #publishWill(session: Session, will: WillPacket): void {
@@ -343,7 +349,8 @@ export class Broker {
         this.uncommittedRetained.bytes -= reader.record.end - reader.record.start;
         this.state.applyRetained(message);
       }
-      delivery.deliver(message);
+      // At QoS 0 it was delivered as it came; the record is for the retained set.
+      if (message.qos > 0) delivery.deliver(message);
     }
     commits.release(to);
     if (to === this.log.endOffset) this.#topics = [];

@@ -4,7 +4,7 @@ import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/conne
 import { encodeConnack } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
 import type { ProtocolVersion } from '../packet/types.js';
-import { validateTopicName } from '../router/topic-name.js';
+import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { AuthenticationResult } from '../security/authenticator.js';
 import { Outbox } from '../session/outbox.js';
 import type { Connection } from './connection.js';
@@ -73,7 +73,7 @@ function checkOffered(connection: Connection, packet: ConnectPacket): void {
   if (will === undefined) return;
   const why = validateTopicName(will.topicName, limits);
   if (why !== undefined) throw new ConnectError(`will: ${why}`, ReasonCode.TopicNameInvalid, version);
-  if (will.topicName.startsWith('$SYS/')) {
+  if (isReservedTopic(will.topicName)) {
     throw new ConnectError(`will: ${will.topicName} is reserved`, ReasonCode.NotAuthorized, version);
   }
   if (will.qos > mqtt.maximumQos) {

@@ -6,7 +6,7 @@ import { PublishFrame } from '../packet/publish.js';
 import { ReasonCode } from '../packet/reason-codes.js';
 import { malformed, PacketType, protocolError, type QoS } from '../packet/types.js';
 import { isValidUtf8String, isWellFormedUtf8 } from '../packet/utf8.js';
-import { validateTopicName } from '../router/topic-name.js';
+import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
 import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
 import type { Route } from '../session/subscription.js';
@@ -88,8 +88,9 @@ export function handlePublish(
       );
     }
     fillMessage(connection, topic, properties);
-    if (frame.qos === 0 && !frame.isRetained) broker.delivery.deliver(message);
-    else keep(connection, topic);
+    // QoS 0 does not wait for the log, retained or not: its messages stay in the order of their topic [MQTT-4.6.0-6].
+    if (frame.qos === 0) broker.delivery.deliver(message);
+    if (frame.qos > 0 || frame.isRetained) keep(connection, topic);
   } catch (error) {
     if (!(error instanceof Refusal) || frame.qos === 0 || connection.version !== 5) throw error;
     broker.logRefused(connection, error.reasonCode, error.message);
@@ -173,15 +174,12 @@ function topicOf(connection: Connection, buffer: Buffer, start: number, end: num
   return topic;
 }
 
-/** Topics that clients may not publish to: what the broker says itself, and what only means something in a filter. */
-const RESERVED = /^\$(SYS|share|replay)(\/|$)/;
-
 function checkRights(connection: Connection, topic: Topic<Route>): void {
   const { accessControl } = connection.broker;
   const version = accessControl?.version ?? 0;
   if (connection.lastTopic === topic && connection.lastTopicRights === version) return;
-  if (RESERVED.test(topic.name)) {
-    throw new Refusal(ReasonCode.NotAuthorized, `${topic.name} is reserved`); // section 4.7.2
+  if (isReservedTopic(topic.name)) {
+    throw new Refusal(ReasonCode.NotAuthorized, `${topic.name} is reserved`);
   }
   if (accessControl !== undefined && !accessControl.mayPublish(connection, topic.name)) {
     throw new Refusal(ReasonCode.NotAuthorized, `no right to publish to ${topic.name}`);

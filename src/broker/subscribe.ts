@@ -1,10 +1,11 @@
-// SUBSCRIBE and UNSUBSCRIBE. A subscription takes effect at an offset of the log; the answer leaves when everything before it is committed, so
-// that the retained messages that follow are those of that moment.
+// SUBSCRIBE and UNSUBSCRIBE. Both take effect at an offset of the log: when everything before it is committed and delivered, and nothing after it.
+// So a subscription's retained messages are those of that moment, and what was published before an UNSUBSCRIBE still arrives.
 import { encodeSuback, encodeUnsuback } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
 import { decodeSubscribe, decodeUnsubscribe, type SubscriptionRequest } from '../packet/subscribe.js';
-import { lowerQos, protocolError, type QoS } from '../packet/types.js';
+import { lowerQos, type QoS } from '../packet/types.js';
 import { hasWildcard, parseFilter } from '../router/topic-name.js';
+import type { Session } from '../session/session.js';
 import type { Subscription } from '../session/subscription.js';
 import type { Connection } from './connection.js';
 
@@ -15,53 +16,54 @@ interface Granted {
 
 export function handleSubscribe(connection: Connection, frame: Buffer): void {
   const { broker } = connection;
+  const session = connection.session!;
   const packet = decodeSubscribe(frame, connection.version);
   const offset = broker.log.endOffset;
-  const granted: Granted[] = [];
-  const reasons: string[] = [];
-  const codes = packet.filters.map((request) => {
-    const outcome = subscribe(connection, request, packet.subscriptionId, offset);
-    if ('why' in outcome) {
-      reasons.push(`${request.filter}: ${outcome.why}`);
-      broker.logRefused(connection, outcome.reasonCode, `SUBSCRIBE ${request.filter}: ${outcome.why}`);
-      return outcome.reasonCode;
-    }
-    granted.push(outcome);
-    return outcome.subscription.qos;
-  });
-  broker.commits.pushWork(offset, () => {
-    if (connection.isClosed) return;
-    const suback = encodeSuback(connection.version, packet.packetId, codes, {
-      reasonString: connection.wantsProblemInformation && reasons.length > 0 ? reasons.join('; ') : undefined,
-      maximumPacketBytes: connection.outbox!.maximumPacketBytes,
+  broker.whenCommitted(offset, () => {
+    // The connection may be gone by now; the subscription counts for as long as the session lasts.
+    if (broker.state.session(session.clientId) !== session) return;
+    const granted: Granted[] = [];
+    const reasons: string[] = [];
+    const codes = packet.filters.map((request) => {
+      const outcome = subscribe(connection, session, request, packet.subscriptionId, offset);
+      if ('why' in outcome) {
+        reasons.push(`${request.filter}: ${outcome.why}`);
+        broker.logRefused(connection, outcome.reasonCode, `SUBSCRIBE ${request.filter}: ${outcome.why}`);
+        return outcome.reasonCode;
+      }
+      granted.push(outcome);
+      return outcome.subscription.qos;
     });
-    connection.sendPacket(suback);
+    if (!connection.isClosed) {
+      const suback = encodeSuback(connection.version, packet.packetId, codes, {
+        reasonString:
+          connection.wantsProblemInformation && reasons.length > 0 ? reasons.join('; ') : undefined,
+        maximumPacketBytes: connection.outbox!.maximumPacketBytes,
+      });
+      connection.sendPacket(suback);
+    }
     for (const { subscription, sendRetained } of granted) {
       if (sendRetained) broker.delivery.startRetained(subscription, offset);
     }
   });
-  broker.scheduleTurn();
 }
 
 function subscribe(
   connection: Connection,
+  session: Session,
   request: SubscriptionRequest,
   id: number,
   offset: number,
 ): Granted | { reasonCode: number; why: string } {
   const { broker } = connection;
-  const session = connection.session!;
   const { limits, mqtt } = broker.config;
   const parsed = parseFilter(request.filter, limits);
   if (typeof parsed === 'string') return { reasonCode: ReasonCode.TopicFilterInvalid, why: parsed };
-  if (parsed.group !== undefined) {
-    if (request.noLocal) throw protocolError('No Local on a shared subscription'); // [MQTT-3.8.3-4] v5
-    if (!mqtt.sharedSubscriptions) {
-      return {
-        reasonCode: ReasonCode.SharedSubscriptionsNotSupported,
-        why: 'shared subscriptions are turned off',
-      };
-    }
+  if (parsed.group !== undefined && !mqtt.sharedSubscriptions) {
+    return {
+      reasonCode: ReasonCode.SharedSubscriptionsNotSupported,
+      why: 'shared subscriptions are turned off',
+    };
   }
   if (!mqtt.wildcardSubscriptions && hasWildcard(parsed.filter)) {
     return { reasonCode: ReasonCode.WildcardSubscriptionsNotSupported, why: 'wildcards are turned off' };
@@ -97,17 +99,16 @@ function subscribe(
 
 export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   const { broker } = connection;
-  const packet = decodeUnsubscribe(frame, connection.version);
   const session = connection.session!;
-  const codes = packet.filters.map((filter) =>
-    broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
-      ? ReasonCode.Success
-      : ReasonCode.NoSubscriptionExisted,
-  );
-  // Behind the acknowledgements and deliveries of what was published before it.
-  broker.commits.pushWork(broker.log.endOffset, () => {
+  const packet = decodeUnsubscribe(frame, connection.version);
+  broker.whenCommitted(broker.log.endOffset, () => {
+    if (broker.state.session(session.clientId) !== session) return;
+    const codes = packet.filters.map((filter) =>
+      broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
+        ? ReasonCode.Success
+        : ReasonCode.NoSubscriptionExisted,
+    );
     if (connection.isClosed) return;
     connection.sendPacket(encodeUnsuback(connection.version, packet.packetId, codes)); // [MQTT-3.10.4-4]
   });
-  broker.scheduleTurn();
 }

@@ -46,6 +46,11 @@ function validateText(text: string, kind: string, limits: TopicLimits): string |
   return undefined;
 }
 
+/** Topics that clients may not publish to: what the broker says itself, and what only means something in a filter (section 4.7.2). */
+export function isReservedTopic(topicName: string): boolean {
+  return topicName.startsWith('$') && /^\$(SYS|share|replay)(\/|$)/.test(topicName);
+}
+
 export interface ParsedFilter {
   /** The group of a shared subscription, or undefined for an ordinary one. */
   group: string | undefined;

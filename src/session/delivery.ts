@@ -223,7 +223,8 @@ export class Delivery {
 
   /** A connected session has joined a group. */
   onMember(subscription: Subscription): void {
-    if (subscription.group !== undefined) this.#onOnline(subscription.session, subscription.group);
+    if (subscription.group !== undefined && subscription.session.outbox !== undefined)
+      this.#onOnline(subscription.session, subscription.group);
   }
 
   #onOnline(session: Session, group: SharedGroup): void {
