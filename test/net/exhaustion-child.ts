@@ -14,7 +14,7 @@ const listeners = await openListeners({
   logger: silentLogger,
   onConnection(transport) {
     transport.start({
-      onData: (chunk) => transport.write(chunk, () => {}),
+      onData: (chunk) => transport.write(Buffer.from(chunk), () => {}),
       onDrain() {},
       onClose() {},
     });

@@ -36,7 +36,8 @@ export class Accepted implements TransportHandler {
   }
 
   onData(chunk: Buffer): void {
-    this.chunks.push(chunk);
+    // The transport uses the chunk again once this has returned.
+    this.chunks.push(Buffer.from(chunk));
     this.onBytes(chunk);
     this.#wake();
   }

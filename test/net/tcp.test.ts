@@ -17,7 +17,7 @@ test('bytes pass in both directions', async (context) => {
   assert.equal(server.transport.clientCertificateName, undefined);
 });
 
-test('a chunk belongs to the handler: later bytes, of any connection, do not change it', async (context) => {
+test('a handler sees the bytes of its own connection, whoever reads before and after it', async (context) => {
   const edge = await openEdge(context);
   const first = await edge.pair();
   first.client.write('aaaa');
