@@ -1,6 +1,7 @@
 // Owns the command line as a whole: which commands there are, help, and that every failure is one line and an exit status.
 import { Command, CommanderError } from 'commander';
 import { commandFirst } from './arguments.js';
+import { benchCommand } from './bench/command.js';
 import { EXIT, Failure } from './failure.js';
 import type { Io } from './io.js';
 import { pubCommand } from './pub.js';
@@ -32,7 +33,12 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     .usage('[options] COMMAND [options]')
     .version(packageVersion(), '--version', 'print the version')
     .addHelpText('after', HELP);
-  for (const command of [pubCommand(io, exit), subCommand(io, exit), versionCommand(io)]) {
+  for (const command of [
+    pubCommand(io, exit),
+    subCommand(io, exit),
+    benchCommand(io, exit),
+    versionCommand(io),
+  ]) {
     program.addCommand(command);
   }
   program.helpCommand('help [command]', 'show what a command does and its options');
@@ -62,9 +68,10 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 }
 
 function commanderExit(error: CommanderError, io: Io): number {
-  // Help and version end the parsing as errors do; without any command the help goes to stderr, as an error.
-  if (error.code === 'commander.help') return EXIT.error;
+  // Help and version end the parsing as errors do.
   if (error.exitCode === 0) return EXIT.ok;
+  // Without any word on the command line, the help has gone to stderr.
+  if (error.code === 'commander.help') return EXIT.error;
   const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ');
   const dash =
     error.code === 'commander.unknownOption' ? '; a message that begins with a dash goes after --' : '';

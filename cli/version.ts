@@ -1,6 +1,6 @@
 // Owns `gomqctl version` and where the version is read from.
 import { readFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { MqttClient } from 'mqtt';
 import type { Io } from './io.js';
 
@@ -18,13 +18,22 @@ export function packageVersion(): string {
 }
 
 export function versionCommand(io: Io): Command {
-  return new Command('version')
+  const command = new Command('version')
     .description('print the version of gomqctl')
-    .option('--json', 'print it as a JSON object')
-    .action((options: { json?: boolean }) => {
-      const version = packageVersion();
-      const { VERSION } = MqttClient as unknown as { VERSION: string };
-      const json = JSON.stringify({ version, node: process.versions.node, mqtt: VERSION });
-      io.stdout.write(options.json ? `${json}\n` : `gomqctl ${version}\n`);
-    });
+    .option('--json', 'print it as a JSON object');
+  // The usual options are allowed with every command, also where there is nothing to connect to.
+  for (const flags of [
+    '--connect <address>',
+    '-t, --topic <topic>',
+    '-q, --qos <qos>',
+    '-r, --retain [0|1]',
+  ]) {
+    command.addOption(new Option(flags).hideHelp());
+  }
+  return command.action((options: { json?: boolean }) => {
+    const version = packageVersion();
+    const { VERSION } = MqttClient as unknown as { VERSION: string };
+    const json = JSON.stringify({ version, node: process.versions.node, mqtt: VERSION });
+    io.stdout.write(options.json ? `${json}\n` : `gomqctl ${version}\n`);
+  });
 }
