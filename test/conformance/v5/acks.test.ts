@@ -130,6 +130,17 @@ describe('QoS 2 from a client', () => {
     assert.deepEqual([pubcomp.messageId, reasonOf(pubcomp)], [8, 0]);
   });
 
+  test('a PUBREL with reason code 0x92 ends the exchange too', async () => {
+    const topic = uniqueTopic();
+    const client = await broker.open();
+    client.send(publishFrame(topic, { qos: 2, packetId: 8, payload: 'x' }));
+    await client.expect('pubrec');
+    client.send(frame(0x62, uint16(8), [0x92]));
+    assert.equal((await client.expect('pubcomp')).messageId, 8);
+    client.send({ cmd: 'pubrel', messageId: 8 });
+    assert.equal(reasonOf(await client.expect('pubcomp')), 0x92);
+  });
+
   test('a QoS 2 message waits for no PUBREL of another', async () => {
     const topic = uniqueTopic();
     const client = await broker.open();
@@ -217,6 +228,24 @@ describe('QoS 1 and 2 towards a client', () => {
     const client = await broker.open();
     client.send({ cmd: 'puback', messageId: 999 }, { cmd: 'pubcomp', messageId: 998 });
     await client.expectQuiet();
+  });
+
+  test('[MQTT-4.3.3-5] a PUBCOMP with reason code 0x92 ends the exchange too', async () => {
+    const topic = uniqueTopic();
+    const clientId = uniqueClientId();
+    const properties = { sessionExpiryInterval: 60 };
+    const first = await broker.open({ clientId, properties });
+    await first.subscribe(topic, 2);
+    await first.publish(topic, 'x', { qos: 2 });
+    const { messageId } = await first.expect('publish');
+    first.send({ cmd: 'pubrec', messageId: messageId! });
+    await first.expect('pubrel');
+    first.send(frame(0x70, uint16(messageId!), [0x92]));
+    await first.expectQuiet();
+    first.destroy();
+    const second = await broker.open({ clientId, clean: false, properties });
+    await second.publish(topic, 'last', { qos: 2 });
+    assert.deepEqual(payloads(await messagesBefore(second, 'last')), []);
   });
 
   test('an ack of the wrong kind does not end the flow of its identifier', async () => {

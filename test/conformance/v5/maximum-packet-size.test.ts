@@ -1,12 +1,13 @@
 // Maximum Packet Size both ways: sections 3.1.2.11.4 and 3.2.2.3.6.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { frame, hex, RawClient, uint16, uniqueClientId } from '../../support/raw-client.js';
+import { frame, hex, RawClient, type Received, uint16, uniqueClientId } from '../../support/raw-client.js';
 import { uniqueTopic, withBroker } from '../../support/suite.js';
 import {
   block,
   connectFrame,
   expectRefused,
+  nextPacket,
   P,
   property,
   propertyOf,
@@ -76,6 +77,41 @@ describe('towards a client', () => {
     publisher.send(publishFrame(topic, { properties, payload: 'too large' }));
     await publisher.publish(topic, 'last');
     await client.expectMessage(topic, 'last');
+  });
+
+  test('[MQTT-3.1.2-24] [MQTT-3.1.2-25] a topic alias makes no message too large that would fit without', async () => {
+    const topic = uniqueTopic();
+    const limit = 100;
+    const overhead = 2 + 2 + topic.length + 1;
+    const properties = { maximumPacketSize: limit, topicAliasMaximum: 5 };
+    const client = await broker.open({ properties });
+    await client.subscribe(topic);
+    const publisher = await broker.open();
+    for (let less = 0; less <= 4; less++) {
+      for (let round = 0; round < 2; round++) {
+        const payload = `${less}`.repeat(limit - overhead - less);
+        await publisher.publish(topic, payload);
+        const message = await client.expect('publish');
+        assert.ok(message.raw.length <= limit, hex(message.raw));
+        assert.equal(message.payload.toString(), payload);
+      }
+    }
+  });
+
+  test('[MQTT-3.1.2-24] a limit too small for CONNACK is kept as well', async () => {
+    for (const limit of [1, 4, 5, 10]) {
+      const client = await broker.dial();
+      // Whether it serves such a client or closes is its choice; the PINGRESP or the close is the end of its answers.
+      client.send(connectFrame({}, property(P.maximumPacketSize, limit)), frame(0xc0));
+      const answers: Received[] = [];
+      while (answers.at(-1)?.cmd !== 'pingresp' && (!client.isClosed || client.queue.length > 0)) {
+        const answer = await nextPacket(client).catch(() => undefined);
+        if (answer === undefined) break;
+        answers.push(answer);
+      }
+      assert.ok(answers.at(-1)?.cmd === 'pingresp' || client.isClosed, 'neither served nor closed');
+      for (const { raw } of answers) assert.ok(raw.length <= limit, `${hex(raw)} for a limit of ${limit}`);
+    }
   });
 
   test('[MQTT-3.9.2-1] [MQTT-3.9.2-2] SUBACK leaves out what would not fit', async () => {

@@ -170,6 +170,34 @@ describe('Retain Handling', () => {
     await client.expectQuiet();
   });
 
+  test('[MQTT-3.8.4-5] [MQTT-3.3.1-10] the same new filter twice in one SUBSCRIBE, with 1: they are sent once', async () => {
+    const topic = uniqueTopic();
+    const client = await broker.open();
+    await client.publish(topic, 'kept', { qos: 1, retain: true });
+    client.send(
+      subscribeFrame(5, [
+        [topic, 0x10],
+        [topic, 0x10],
+      ]),
+    );
+    await client.find('suback');
+    await client.expectMessage(topic, 'kept');
+    await client.expectQuiet();
+  });
+
+  test('[MQTT-3.3.1-9] [MQTT-3.8.4-3] what one SUBSCRIBE asked for, the next one right behind it does not take back', async () => {
+    for (const options of [0x10, 0x20]) {
+      const topic = uniqueTopic();
+      const client = await broker.open();
+      await client.publish(topic, 'kept', { qos: 1, retain: true });
+      client.send(subscribeFrame(5, [[topic, 0x00]]), subscribeFrame(6, [[topic, options]]));
+      await client.find('suback');
+      await client.find('suback');
+      await client.expectMessage(topic, 'kept');
+      await client.expectQuiet();
+    }
+  });
+
   test('[MQTT-3.8.4-4] [MQTT-3.8.4-5] each filter of one SUBSCRIBE is handled its own way', async () => {
     const topic = uniqueTopic();
     const client = await broker.open();

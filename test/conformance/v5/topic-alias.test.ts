@@ -110,6 +110,18 @@ describe('aliases of a client', () => {
     });
   });
 
+  test('an alias given by a message that was refused is given all the same', async () => {
+    const topic = uniqueTopic();
+    const client = await broker.open();
+    await client.subscribe(topic);
+    const properties = [property(P.topicAlias, 1), property(P.payloadFormat, 1)];
+    client.send(publishFrame(topic, { qos: 1, packetId: 1, properties, payload: [0xff] }));
+    // The client knows no more than that this one message was refused.
+    assert.equal((await client.expect('puback')).reasonCode, 0x99);
+    client.send(publishFrame('', { ...alias(1), payload: 'fine' }));
+    await client.expectMessage(topic, 'fine');
+  });
+
   test('an alias that was given no topic is a protocol error', async () => {
     const client = await broker.open();
     client.send(publishFrame('', alias(3)));

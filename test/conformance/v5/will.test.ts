@@ -1,7 +1,13 @@
 // Wills: sections 3.1.2.5, 3.1.3.2 and what ends them. A will that must not come is shown by a message published afterwards that comes first.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type ConnectOptions, prefixed, type RawClient, uniqueClientId } from '../../support/raw-client.js';
+import {
+  type ConnectOptions,
+  frame,
+  prefixed,
+  type RawClient,
+  uniqueClientId,
+} from '../../support/raw-client.js';
 import { uniqueTopic } from '../../support/suite.js';
 import {
   block,
@@ -120,6 +126,15 @@ describe('the will is published', () => {
   });
 });
 
+test('[MQTT-3.1.2-8] DISCONNECT 0x04 that ends the session publishes the will at once, whatever its delay', async () => {
+  const { topic, subscriber } = await watch();
+  const properties = { sessionExpiryInterval: 3600 };
+  const client = await withWill(topic, { delaySeconds: 3600, properties });
+  client.send(frame(0xe0, [0x04], block(property(P.sessionExpiry, 0))));
+  await client.expectClosed();
+  await subscriber.expectMessage(topic, 'gone');
+});
+
 describe('the will is not published', () => {
   test('[MQTT-3.14.4-3] [MQTT-3.1.2-10] after DISCONNECT 0x00', async () => {
     for (const bytes of [
@@ -222,6 +237,18 @@ describe('the message that a will is', () => {
     const later = await broker.open();
     await later.subscribe(topic);
     assert.equal((await later.expectMessage(topic, 'gone')).retain, true);
+  });
+
+  test('[MQTT-3.1.2-15] [MQTT-3.3.1-6] removes the retained message of its topic where it is empty', async () => {
+    const { topic, subscriber } = await watch();
+    await subscriber.publish(topic, 'kept', { qos: 1, retain: true });
+    await subscriber.expectMessage(topic, 'kept');
+    const client = await broker.open({ will: { topic, payload: Buffer.alloc(0), qos: 1, retain: true } });
+    client.destroy();
+    await subscriber.expectMessage(topic, '');
+    const later = await broker.open();
+    await later.subscribe(topic);
+    await later.expectQuiet();
   });
 
   test('may be empty', async () => {
