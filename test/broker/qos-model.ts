@@ -1,0 +1,818 @@
+// What publishers and subscribers may see of a broker, worked out beside it. Because a fake transport hands bytes over within the call, the
+// model knows at every moment what the broker knows: which records are in the log at which offset, which packet ids it has received, which
+// acknowledgements reached it. Whatever arrives is held against that.
+import assert from 'node:assert/strict';
+import {
+  type FakeClient,
+  publishBytes,
+  type Received,
+  type TestBroker,
+  tick,
+  type Version,
+} from './harness.js';
+
+type Qos = 0 | 1 | 2;
+
+export interface ModelOptions {
+  /** `limits.outboxBytes`. */
+  outboxBytes: number;
+  /** `mqtt.inflightMaximum`: the window of a client that names none. */
+  inflightMaximum: number;
+}
+
+/** A message in the log, at the offset that is its index. */
+interface Entry {
+  readonly offset: number;
+  readonly key: string;
+  readonly topic: string;
+  readonly qos: Qos;
+}
+
+interface Subscription {
+  readonly text: string;
+  readonly filter: string;
+  readonly qos: Qos;
+  readonly id: number;
+}
+
+/** A record that a shared group is owed. */
+interface GroupRecord {
+  readonly entry: Entry;
+  isOwed: boolean;
+  isAcknowledged: boolean;
+  holder: Subscriber | undefined;
+}
+
+const GROUPS: readonly { text: string; filter: string; prefix: string }[] = [
+  { text: '$share/one/s/1/#', filter: 's/1/#', prefix: 's/1/' },
+  { text: '$share/two/s/2/+', filter: 's/2/+', prefix: 's/2/' },
+];
+/** The QoS of a filter changes only between 1 and 2, so that it is always clear whether a message is owed. */
+const FILTERS: readonly { filter: string; isQos0: boolean }[] = [
+  { filter: 'a/#', isQos0: false },
+  { filter: 'a/+', isQos0: false },
+  { filter: 'a/1', isQos0: false },
+  { filter: 'b/1', isQos0: false },
+  { filter: '+/2', isQos0: false },
+  { filter: 'b/#', isQos0: true },
+  { filter: 'a/2', isQos0: true },
+];
+const TOPICS = ['a/1', 'a/2', 'b/1', 'b/2', 's/1/x', 's/1/y', 's/2/x', 'c/1'];
+
+/** Section 4.7, for names and filters without $. */
+function matches(filter: string, topic: string): boolean {
+  const wanted = filter.split('/');
+  const names = topic.split('/');
+  for (const [i, level] of wanted.entries()) {
+    if (level === '#') return true;
+    if (i >= names.length || (level !== '+' && level !== names[i])) return false;
+  }
+  return wanted.length === names.length;
+}
+
+function topicOf(key: string): string {
+  return key.split(':')[1]!;
+}
+
+function keyOf(payload: Buffer): string {
+  return payload.toString('latin1', 0, payload.indexOf('|'));
+}
+
+// ---- publishers -----------------------------------------------------------------------------------------------------------------------
+
+interface Outgoing {
+  readonly packetId: number;
+  readonly entry: Omit<Entry, 'offset'>;
+  readonly payload: string;
+  /** PUBREC has arrived. */
+  isReceived: boolean;
+}
+
+interface ExpectedAck {
+  readonly cmd: 'puback' | 'pubrec' | 'pubcomp';
+  readonly packetId: number;
+  /** The broker may say this once its log is committed up to here. */
+  readonly end: number;
+  readonly isUnknown: boolean;
+}
+
+export class Publisher {
+  readonly #world: World;
+  readonly #clientId: string;
+  #version: Version = 4;
+  #client: FakeClient | undefined = undefined;
+  #isPersistent = false;
+  /** What the broker holds of the session: packet ids that it has taken and not seen released. */
+  #session: Set<number> | undefined = undefined;
+  readonly #outgoing = new Map<number, Outgoing>();
+  #expected: ExpectedAck[] = [];
+  #lastPacketId = 0;
+  #sequence = 0;
+
+  constructor(world: World, clientId: string) {
+    this.#world = world;
+    this.#clientId = clientId;
+  }
+
+  connect(version: Version, clean: boolean, isPersistent: boolean): void {
+    this.#leave(0);
+    const isClean = version === 5 ? clean : !isPersistent;
+    if (isClean) this.#session = undefined;
+    const sessionPresent = this.#session !== undefined;
+    this.#session ??= new Set();
+    this.#isPersistent = isPersistent;
+    this.#version = version;
+    this.#expected = [];
+    const client = this.#world.broker.client(version);
+    this.#client = client;
+    client.onPacket = this.#world.guard((packet) => this.#onPacket(packet, sessionPresent));
+    client.connect({
+      clientId: this.#clientId,
+      clean: isClean,
+      ...(version === 5 && isPersistent ? { expirySeconds: 1000 } : {}),
+    });
+    if (!sessionPresent) this.#outgoing.clear();
+    // [MQTT-4.4.0-1] The client sends again, in order, what was not acknowledged.
+    for (const outgoing of this.#outgoing.values()) {
+      if (outgoing.isReceived) this.#sendRelease(outgoing);
+      else this.#sendPublish(outgoing, true);
+    }
+  }
+
+  /** Breaks the connection; `bytes` of what is on its way still arrive. */
+  cut(bytes: number): void {
+    this.#leave(bytes);
+  }
+
+  publish(topic: string, qos: Qos, fillerBytes: number): void {
+    if (this.#client === undefined || this.#outgoing.size >= 20) return;
+    const key = `${this.#clientId}:${topic}:${++this.#sequence}`;
+    const payload = `${key}|${'x'.repeat(fillerBytes)}`;
+    if (qos === 0) {
+      this.#client.send(publishBytes(this.#version, topic, payload));
+      return;
+    }
+    do this.#lastPacketId = (this.#lastPacketId % 65_535) + 1;
+    while (this.#outgoing.has(this.#lastPacketId));
+    const packetId = this.#lastPacketId;
+    const outgoing = { packetId, entry: { key, topic, qos }, payload, isReceived: false };
+    this.#outgoing.set(packetId, outgoing);
+    this.#sendPublish(outgoing, false);
+  }
+
+  /** Sends one of the unacknowledged messages again, without a reason. */
+  repeat(which: number): void {
+    const outgoing = this.#pick(which, () => true);
+    if (this.#client === undefined || outgoing === undefined) return;
+    if (outgoing.isReceived) this.#sendRelease(outgoing);
+    else this.#sendPublish(outgoing, true);
+  }
+
+  release(which: number): void {
+    const outgoing = this.#pick(which, ({ isReceived }) => isReceived);
+    if (this.#client === undefined || outgoing === undefined) return;
+    this.#sendRelease(outgoing);
+  }
+
+  /** Comes back where it has to, and ends every exchange. */
+  finish(): void {
+    if (this.#client === undefined) this.connect(this.#version, false, true);
+    for (const outgoing of this.#outgoing.values()) if (outgoing.isReceived) this.#sendRelease(outgoing);
+    const client = this.#client!;
+    const check = client.onPacket!;
+    client.onPacket = (packet) => {
+      check(packet);
+      const outgoing = packet.cmd === 'pubrec' ? this.#outgoing.get(packet.messageId) : undefined;
+      if (outgoing !== undefined) this.#sendRelease(outgoing);
+    };
+  }
+
+  assertFinished(): void {
+    assert.equal(this.#outgoing.size, 0, `${this.#clientId} has everything acknowledged`);
+    assert.equal(this.#expected.length, 0, `${this.#clientId} has every answer`);
+    const session = this.#world.broker.broker.state.session(this.#clientId);
+    assert.equal(session?.receivedCount ?? 0, 0, `the broker holds no packet id of ${this.#clientId}`);
+  }
+
+  #pick(which: number, accepts: (outgoing: Outgoing) => boolean): Outgoing | undefined {
+    const candidates = [...this.#outgoing.values()].filter(accepts);
+    return candidates[which % Math.max(1, candidates.length)];
+  }
+
+  #leave(bytes: number): void {
+    const client = this.#client;
+    if (client === undefined) return;
+    client.transport.cut(bytes);
+    this.#client = undefined;
+    client.onPacket = undefined;
+    if (!this.#isPersistent) this.#session = undefined;
+  }
+
+  #sendPublish({ packetId, entry, payload }: Outgoing, dup: boolean): void {
+    const { qos, topic } = entry;
+    const session = this.#session!;
+    const isNew = qos === 1 || !session.has(packetId);
+    if (isNew) this.#world.append(entry);
+    if (qos === 2) session.add(packetId);
+    this.#expect(qos === 1 ? 'puback' : 'pubrec', packetId, false);
+    this.#client!.send(publishBytes(this.#version, topic, payload, { qos, messageId: packetId, dup }));
+  }
+
+  #sendRelease({ packetId }: Outgoing): void {
+    const isKnown = this.#session!.delete(packetId);
+    this.#expect('pubcomp', packetId, !isKnown);
+    this.#client!.send({ cmd: 'pubrel', messageId: packetId });
+  }
+
+  #expect(cmd: ExpectedAck['cmd'], packetId: number, isUnknown: boolean): void {
+    this.#expected.push({ cmd, packetId, end: this.#world.log.length, isUnknown });
+  }
+
+  #onPacket(packet: Received, sessionPresent: boolean): void {
+    const { cmd, messageId } = packet;
+    if (cmd === 'connack') {
+      assert.equal(packet.sessionPresent, sessionPresent, `${this.#clientId}: session present`);
+      return;
+    }
+    // [MQTT-4.6.0-2], [MQTT-4.6.0-3] Acknowledgements come in the order of the packets that they answer.
+    const expected = this.#expected.shift();
+    assert.ok(expected !== undefined, `${this.#clientId}: ${cmd} ${messageId} answers nothing`);
+    assert.deepEqual([cmd, messageId], [expected.cmd, expected.packetId], 'acknowledgements are in order');
+    assert.ok(
+      this.#world.broker.broker.log.highWatermark >= expected.end,
+      `${cmd} ${messageId} left before its record was committed`,
+    );
+    if (this.#version === 5 && cmd === 'pubcomp')
+      assert.equal(packet.reasonCode, expected.isUnknown ? 0x92 : 0, 'reason of PUBCOMP');
+    const outgoing = this.#outgoing.get(messageId);
+    if (outgoing === undefined) return;
+    if (cmd === 'pubrec') outgoing.isReceived = true;
+    else this.#outgoing.delete(messageId);
+  }
+}
+
+// ---- subscribers ----------------------------------------------------------------------------------------------------------------------
+
+/** A delivery that the client has seen and not finished. */
+interface Incoming {
+  readonly packetId: number;
+  readonly key: string;
+  readonly qos: Qos;
+  readonly record: GroupRecord | undefined;
+  /** What the client owes next. */
+  owes: 'puback' | 'pubrec' | 'nothing' | 'pubcomp';
+  /** PUBREC has reached the broker. */
+  isRecorded: boolean;
+}
+
+/** The subscriptions that a record is delivered for. */
+interface Cover {
+  readonly original: readonly Subscription[];
+  /** Those of them that have not been given up since, by their text. */
+  readonly current: Map<string, Subscription>;
+}
+
+/** What one session is owed, and what it has been given. */
+class SessionModel {
+  readonly subscriptions = new Map<string, Subscription>();
+  /** By offset, for every record that may arrive at QoS 1 or 2, owed or not. */
+  readonly covers = new Map<number, Cover>();
+  readonly delivered = new Set<number>();
+  lastOffset = -1;
+  connections = 0;
+}
+
+/** The QoS that several subscriptions come to [MQTT-3.3.4-2]. */
+function grantedBy(subscriptions: ReadonlyMap<string, Subscription>): number {
+  return Math.max(0, ...[...subscriptions.values()].map(({ qos }) => qos));
+}
+
+export class Subscriber {
+  readonly clientId: string;
+  readonly #world: World;
+  #version: Version = 4;
+  #client: FakeClient | undefined = undefined;
+  #isPersistent = false;
+  #session: SessionModel | undefined = undefined;
+  #window = 0;
+  readonly #incoming = new Map<number, Incoming>();
+  /** In the order in which they were first delivered: what the broker must send again. */
+  #resends: Incoming[] = [];
+  /** PUBLISHes of QoS 1 and 2 on this connection that the client has not finished. */
+  #unfinished = new Set<number>();
+  /** Everything of QoS 0 that has arrived, by publisher and topic the last number. */
+  readonly #lastQos0 = new Map<string, number>();
+  readonly everSubscribed = new Set<string>();
+
+  constructor(world: World, clientId: string) {
+    this.#world = world;
+    this.clientId = clientId;
+  }
+
+  get isConnected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** @param isTakeover the connection before is still open: the broker ends it */
+  connect(
+    version: Version,
+    clean: boolean,
+    isPersistent: boolean,
+    receiveMaximum: number,
+    isTakeover: boolean,
+  ): void {
+    this.#leave(isTakeover ? undefined : 0);
+    const isClean = version === 5 ? clean : !isPersistent;
+    if (isClean) this.#endSession();
+    const sessionPresent = this.#session !== undefined;
+    if (this.#session === undefined) {
+      this.#session = new SessionModel();
+      this.#incoming.clear();
+    }
+    this.#session.connections++;
+    this.#isPersistent = isPersistent;
+    this.#version = version;
+    this.#window = version === 5 ? receiveMaximum : this.#world.options.inflightMaximum;
+    this.#resends = [...this.#incoming.values()];
+    this.#unfinished = new Set();
+    for (const incoming of this.#incoming.values()) incoming.owes = 'nothing';
+    const client = this.#world.broker.client(version, {
+      highWaterBytes: this.#world.options.outboxBytes / 2,
+    });
+    this.#client = client;
+    client.onPacket = this.#world.guard((packet) => {
+      if (packet.cmd === 'connack')
+        assert.equal(packet.sessionPresent, sessionPresent, `${this.clientId}: session present`);
+      else this.#onPacket(packet);
+    });
+    client.connect({
+      clientId: this.clientId,
+      clean: isClean,
+      ...(version === 5 ? { receiveMaximum, topicAliasMaximum: 3 } : {}),
+      ...(version === 5 && isPersistent ? { expirySeconds: 1000 } : {}),
+    });
+  }
+
+  cut(bytes: number): void {
+    this.#leave(bytes);
+  }
+
+  disconnect(): void {
+    this.#client?.send({ cmd: 'disconnect' });
+    this.#leave(0);
+  }
+
+  stall(): void {
+    if (this.#client !== undefined) this.#client.transport.isStalled = true;
+  }
+
+  unstall(): void {
+    this.#client?.transport.unstall();
+  }
+
+  subscribe(which: number, qos: Qos): void {
+    const { filter, isQos0 } = FILTERS[which % FILTERS.length]!;
+    const granted = isQos0 ? 0 : qos === 0 ? 1 : qos;
+    const id = this.#version === 5 ? (which % FILTERS.length) + 1 : 0;
+    this.#sendSubscribe({ text: filter, filter, qos: granted, id });
+  }
+
+  join(which: number, qos: Qos): void {
+    const { text, filter } = GROUPS[which % GROUPS.length]!;
+    this.#sendSubscribe({ text, filter, qos: qos === 0 ? 1 : qos, id: 0 });
+  }
+
+  #sendSubscribe(subscription: Subscription): void {
+    const { text, qos, id } = subscription;
+    if (this.#client === undefined) return;
+    this.#session!.subscriptions.set(text, subscription);
+    this.everSubscribed.add(subscription.filter);
+    this.#client.send({
+      cmd: 'subscribe',
+      messageId: 1,
+      subscriptions: [{ topic: text, qos }],
+      ...(id > 0 ? { properties: { subscriptionIdentifier: id } } : {}),
+    });
+  }
+
+  unsubscribe(which: number): void {
+    const texts = [...(this.#session?.subscriptions.keys() ?? [])];
+    const text = texts[which % Math.max(1, texts.length)];
+    if (this.#client === undefined || text === undefined) return;
+    const session = this.#session!;
+    session.subscriptions.delete(text);
+    for (const { current } of session.covers.values()) current.delete(text);
+    if (text.startsWith('$share/')) this.#world.onMemberLeft(this, text);
+    this.#client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: [text] });
+  }
+
+  isMember(text: string): boolean {
+    return this.#session?.subscriptions.has(text) === true;
+  }
+
+  /** A record has been appended. */
+  onAppend(entry: Entry): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    const cover = new Map<string, Subscription>();
+    for (const subscription of session.subscriptions.values()) {
+      const isOwn = !subscription.text.startsWith('$share/');
+      if (isOwn && matches(subscription.filter, entry.topic)) cover.set(subscription.text, subscription);
+    }
+    if (grantedBy(cover) === 0) return;
+    session.covers.set(entry.offset, { original: [...cover.values()], current: cover });
+  }
+
+  /** Takes the next step for one of the deliveries that wait for the client. */
+  acknowledge(which: number): void {
+    const waiting = [...this.#incoming.values()].filter(({ owes }) => owes !== 'nothing');
+    const incoming = waiting[which % Math.max(1, waiting.length)];
+    if (incoming !== undefined) this.#step(incoming);
+  }
+
+  finish(): void {
+    if (this.#session === undefined) return;
+    if (this.#client === undefined) this.connect(this.#version, false, true, 3, false);
+    this.unstall();
+    for (const incoming of this.#incoming.values()) this.#step(incoming);
+    const client = this.#client!;
+    const check = client.onPacket!;
+    client.onPacket = (packet) => {
+      check(packet);
+      const incoming = this.#incoming.get(packet.messageId);
+      if (incoming !== undefined) this.#step(incoming);
+    };
+  }
+
+  assertFinished(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    for (const [offset, { current }] of session.covers) {
+      const entry = this.#world.log[offset]!;
+      if (grantedBy(current) > 0)
+        assert.ok(
+          session.delivered.has(offset),
+          `${this.clientId} was given ${entry.key} at offset ${offset}`,
+        );
+    }
+    for (const skipped of this.#resends) this.#skip(skipped);
+    assert.equal(this.#incoming.size, 0, `${this.clientId} has finished every delivery`);
+    const own = this.#world.broker.broker.state.session(this.clientId)!;
+    assert.equal(own.hasInflight, false, `nothing is in flight to ${this.clientId}`);
+    assert.equal(own.outstanding, 0);
+    assert.equal(own.isLive, true, `${this.clientId} has caught up`);
+  }
+
+  #step(incoming: Incoming): void {
+    const { packetId, owes } = incoming;
+    if (owes === 'nothing' || this.#client === undefined) return;
+    incoming.owes = 'nothing';
+    if (owes === 'pubrec') {
+      incoming.isRecorded = true;
+      if (incoming.record !== undefined) incoming.record.isAcknowledged = true;
+    } else {
+      this.#incoming.delete(packetId);
+      this.#unfinished.delete(packetId);
+      if (incoming.record !== undefined) incoming.record.isAcknowledged = true;
+    }
+    this.#client.send({ cmd: owes, messageId: packetId });
+  }
+
+  /** @param bytes that still arrive, or undefined where the connection is left open and not looked at any more */
+  #leave(bytes: number | undefined): void {
+    const client = this.#client;
+    if (client === undefined) return;
+    if (bytes !== undefined) client.transport.cut(bytes);
+    this.#client = undefined;
+    client.onPacket = undefined;
+    for (const incoming of this.#incoming.values()) {
+      // Somebody else may be given what was not acknowledged at QoS 1.
+      if (incoming.record !== undefined && incoming.qos === 1) incoming.record.holder = undefined;
+    }
+    if (!this.#isPersistent) this.#endSession();
+  }
+
+  #endSession(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#session = undefined;
+    for (const { record } of this.#incoming.values()) {
+      if (record?.holder === this) record.holder = undefined;
+    }
+    for (const text of session.subscriptions.keys()) {
+      if (text.startsWith('$share/')) this.#world.onMemberLeft(this, text);
+    }
+  }
+
+  #onPacket(packet: Received): void {
+    if (packet.cmd === 'publish') {
+      if (packet.qos === 0) this.#onQos0(packet);
+      else this.#onPublish(packet);
+    } else if (packet.cmd === 'pubrel') {
+      this.#onPubrel(packet.messageId);
+    } else {
+      assert.ok(packet.cmd === 'suback' || packet.cmd === 'unsuback', `${this.clientId} got ${packet.cmd}`);
+    }
+  }
+
+  #onQos0(packet: Received): void {
+    const key = keyOf(packet.payload);
+    const [publisher, topic, number] = key.split(':') as [string, string, string];
+    assert.ok(
+      [...this.everSubscribed].some((filter) => matches(filter, topic)),
+      `${this.clientId} never subscribed to ${topic}`,
+    );
+    if (this.#world.isInLog(key)) return;
+    const flow = `${publisher}:${topic}`;
+    assert.ok(Number(number) > (this.#lastQos0.get(flow) ?? 0), `QoS 0 of one flow in order, once: ${key}`);
+    this.#lastQos0.set(flow, Number(number));
+  }
+
+  #onPublish(packet: Received): void {
+    const { messageId, dup, qos } = packet;
+    const key = keyOf(packet.payload);
+    const known = this.#incoming.get(messageId);
+    if (known !== undefined) {
+      assert.ok(this.#resends.includes(known), `${this.clientId}: packet id ${messageId} is in use`);
+      // [MQTT-3.3.1-1], [MQTT-2.2.1-4]: DUP, and the packet id of the first time.
+      assert.equal(dup, true, `${this.clientId}: ${key} again under ${messageId} without DUP`);
+      assert.equal(key, known.key, `${this.clientId}: packet id ${messageId} stands for another message`);
+      assert.equal(qos, known.qos, `${this.clientId}: QoS of what is sent again`);
+      assert.equal(known.isRecorded, false, `${this.clientId}: PUBLISH ${key} again after its PUBREC`);
+      this.#takeResend(known);
+      if (known.record !== undefined) known.record.holder = this;
+      known.owes = qos === 1 ? 'puback' : 'pubrec';
+    } else {
+      assert.ok(
+        !dup || this.#session!.connections > 1,
+        `${this.clientId}: DUP on what was never sent: ${key}`,
+      );
+      const group = GROUPS.find(({ prefix }) => topicOf(key).startsWith(prefix));
+      const record = group === undefined ? undefined : this.#takeGroupRecord(key, group.filter);
+      if (group === undefined) this.#takeOwn(packet, key);
+      const owes = qos === 1 ? 'puback' : 'pubrec';
+      this.#incoming.set(messageId, { packetId: messageId, key, qos, record, owes, isRecorded: false });
+    }
+    this.#unfinished.add(messageId);
+    // [MQTT-3.3.4-9]
+    assert.ok(
+      this.#unfinished.size <= this.#window,
+      `${this.clientId}: ${this.#unfinished.size} unacknowledged with a Receive Maximum of ${this.#window}`,
+    );
+  }
+
+  /** What a group was owed at QoS 1 may have gone to another member while this one was away. */
+  #mayBeReturned({ record, qos }: Incoming): boolean {
+    return record !== undefined && qos === 1;
+  }
+
+  /** [MQTT-4.6.0-1] What is sent again keeps its order; only what went to another member is missing. */
+  #takeResend(known: Incoming): void {
+    const at = this.#resends.indexOf(known);
+    for (const skipped of this.#resends.slice(0, at)) this.#skip(skipped);
+    this.#resends = this.#resends.slice(at + 1);
+  }
+
+  #skip(skipped: Incoming): void {
+    assert.ok(
+      this.#mayBeReturned(skipped),
+      `${this.clientId}: ${skipped.key} (packet id ${skipped.packetId}) was to be sent again first`,
+    );
+    this.#incoming.delete(skipped.packetId);
+  }
+
+  /** A message of the session's own subscriptions, seen for the first time: the next one in the order of the log. */
+  #takeOwn(packet: Received, key: string): void {
+    const session = this.#session!;
+    for (const skipped of this.#resends) this.#skip(skipped);
+    this.#resends = [];
+    const entry = this.#world.log.find(
+      ({ offset, key: one }) => offset > session.lastOffset && session.covers.has(offset) && one === key,
+    );
+    assert.ok(
+      entry !== undefined,
+      `${this.clientId}: ${key} arrived twice, out of order after offset ${session.lastOffset}, or unasked`,
+    );
+    assert.equal(packet.topic === '' || packet.topic === entry.topic, true, 'topic');
+    session.lastOffset = entry.offset;
+    session.delivered.add(entry.offset);
+    const { original, current } = session.covers.get(entry.offset)!;
+    const isUnchanged = original.every(
+      (one) => current.has(one.text) && session.subscriptions.get(one.text) === one,
+    );
+    // What was on its way when a subscription changed may show either state of it.
+    if (!isUnchanged || packet.dup) return;
+    assert.equal(packet.qos, Math.min(entry.qos, grantedBy(current)), `${this.clientId}: QoS of ${key}`);
+    if (this.#version !== 5) return;
+    const ids = [packet.properties?.subscriptionIdentifier ?? []].flat() as number[];
+    const wanted = original.map(({ id }) => id).filter((id) => id > 0);
+    assert.deepEqual(ids.sort(), wanted.sort(), `${this.clientId}: subscription identifiers of ${key}`);
+  }
+
+  #takeGroupRecord(key: string, filter: string): GroupRecord {
+    const candidates = this.#world.groupRecords.filter(({ entry }) => entry.key === key);
+    assert.ok(candidates.length > 0, `${key} was never owed to a group`);
+    assert.ok(this.everSubscribed.has(filter), `${this.clientId} never joined the group for ${key}`);
+    const free = candidates.filter(
+      ({ isAcknowledged, holder }) => !isAcknowledged && (holder === undefined || holder === this),
+    );
+    assert.ok(
+      free.length > 0,
+      `${this.clientId} got ${key}, which another member ${candidates[0]!.isAcknowledged ? 'has acknowledged' : 'holds'}`,
+    );
+    const record =
+      free.find(({ holder, isOwed }) => holder === undefined && isOwed) ??
+      free.find(({ holder }) => holder === undefined) ??
+      free[0]!;
+    record.holder = this;
+    return record;
+  }
+
+  #onPubrel(packetId: number): void {
+    const incoming = this.#incoming.get(packetId);
+    assert.ok(incoming?.isRecorded, `${this.clientId}: PUBREL ${packetId} for what was not received`);
+    if (this.#resends.includes(incoming)) this.#takeResend(incoming);
+    incoming.owes = 'pubcomp';
+  }
+}
+
+// ---- the world ------------------------------------------------------------------------------------------------------------------------
+
+export interface Step {
+  readonly kind:
+    | 'publish'
+    | 'repeat'
+    | 'release'
+    | 'cutPublisher'
+    | 'connectPublisher'
+    | 'connect'
+    | 'cut'
+    | 'disconnect'
+    | 'subscribe'
+    | 'join'
+    | 'unsubscribe'
+    | 'acknowledge'
+    | 'stall'
+    | 'unstall'
+    | 'turn';
+  readonly who: number;
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+}
+
+export class World {
+  readonly broker: TestBroker;
+  readonly options: ModelOptions;
+  readonly log: Entry[] = [];
+  readonly groupRecords: GroupRecord[] = [];
+  readonly #keys = new Set<string>();
+  readonly #publishers: Publisher[];
+  readonly #subscribers: Subscriber[];
+
+  constructor(broker: TestBroker, options: ModelOptions) {
+    this.broker = broker;
+    this.options = options;
+    this.#publishers = ['p0', 'p1'].map((clientId) => new Publisher(this, clientId));
+    this.#subscribers = ['s0', 's1', 's2'].map((clientId) => new Subscriber(this, clientId));
+  }
+
+  #failure: unknown;
+  #isOver = false;
+
+  /** What goes wrong where packets arrive is told by the program, not by the broker's turn in which it happens. */
+  guard(onPacket: (packet: Received) => void): (packet: Received) => void {
+    return (packet) => {
+      if (this.#isOver || this.#failure !== undefined) return;
+      try {
+        onPacket(packet);
+      } catch (error) {
+        this.#failure = error;
+      }
+    };
+  }
+
+  isInLog(key: string): boolean {
+    return this.#keys.has(key);
+  }
+
+  append(entry: Omit<Entry, 'offset'>): void {
+    const appended = { ...entry, offset: this.log.length };
+    this.log.push(appended);
+    this.#keys.add(entry.key);
+    for (const subscriber of this.#subscribers) subscriber.onAppend(appended);
+    for (const { text, filter } of GROUPS) {
+      if (!matches(filter, entry.topic) || !this.#subscribers.some((one) => one.isMember(text))) continue;
+      this.groupRecords.push({ entry: appended, isOwed: true, isAcknowledged: false, holder: undefined });
+    }
+  }
+
+  /** What a member that leaves had been sent ends with it, whether the client saw it or not; with the last member, all of it. */
+  onMemberLeft(left: Subscriber, text: string): void {
+    const { prefix } = GROUPS.find((group) => group.text === text)!;
+    for (const record of this.groupRecords) {
+      const isHeldByOther = record.holder !== undefined && record.holder !== left;
+      const isOver = !this.#subscribers.some((one) => one !== left && one.isMember(text));
+      if (record.entry.topic.startsWith(prefix) && (isOver || !isHeldByOther)) record.isOwed = false;
+    }
+  }
+
+  async run(steps: readonly Step[]): Promise<void> {
+    try {
+      await this.#run(steps);
+    } finally {
+      this.#isOver = true;
+    }
+  }
+
+  async #run(steps: readonly Step[]): Promise<void> {
+    for (const publisher of this.#publishers) publisher.connect(4, true, true);
+    for (const [i, subscriber] of this.#subscribers.entries())
+      subscriber.connect(i === 0 ? 4 : 5, true, true, 2, false);
+    for (const step of steps) {
+      if (step.kind === 'turn') await tick();
+      else this.#take(step);
+      if (this.#failure !== undefined) throw this.#failure;
+      assert.equal(
+        this.broker.broker.log.endOffset,
+        this.log.length,
+        `records in the log after ${step.kind}`,
+      );
+    }
+    await tick();
+    if (this.#failure !== undefined) throw this.#failure;
+    for (const publisher of this.#publishers) publisher.finish();
+    for (const subscriber of this.#subscribers) subscriber.finish();
+    await this.#settle();
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#isOver = true;
+    assert.equal(this.broker.broker.log.endOffset, this.log.length, 'records in the log');
+    assert.equal(this.broker.broker.commits.size, 0, 'no answer waits');
+    for (const publisher of this.#publishers) publisher.assertFinished();
+    for (const subscriber of this.#subscribers) subscriber.assertFinished();
+    for (const { entry, isOwed, isAcknowledged } of this.groupRecords) {
+      assert.ok(!isOwed || isAcknowledged, `a member acknowledged ${entry.key}`);
+    }
+  }
+
+  /** Until nothing has happened for a few turns. */
+  async #settle(): Promise<void> {
+    const { delivery } = this.broker.broker;
+    for (let quiet = 0, before = -1; quiet < 6; quiet++) {
+      const now = this.broker.packetCount;
+      if (now !== before || delivery.hasPumps) quiet = 0;
+      before = now;
+      await tick();
+    }
+  }
+
+  #take({ kind, who, a, b, c }: Step): void {
+    const publisher = this.#publishers[who % this.#publishers.length]!;
+    const subscriber = this.#subscribers[who % this.#subscribers.length]!;
+    const qos = (b % 3) as Qos;
+    switch (kind) {
+      case 'publish':
+        publisher.publish(TOPICS[a % TOPICS.length]!, qos, [0, 10, 700, 3000, 20_000][c % 5]!);
+        break;
+      case 'repeat':
+        publisher.repeat(a);
+        break;
+      case 'release':
+        publisher.release(a);
+        break;
+      case 'cutPublisher':
+        publisher.cut(a);
+        break;
+      case 'connectPublisher':
+        publisher.connect(a % 2 === 0 ? 4 : 5, b % 4 === 0, c % 4 !== 0);
+        break;
+      case 'connect':
+        subscriber.connect(a % 2 === 0 ? 4 : 5, b % 5 === 0, c % 5 !== 0, (b % 3) + 1, a % 3 === 0);
+        break;
+      case 'cut':
+        subscriber.cut(a);
+        break;
+      case 'disconnect':
+        subscriber.disconnect();
+        break;
+      case 'subscribe':
+        subscriber.subscribe(a, qos);
+        break;
+      case 'join':
+        subscriber.join(a, qos);
+        break;
+      case 'unsubscribe':
+        subscriber.unsubscribe(a);
+        break;
+      case 'acknowledge':
+        subscriber.acknowledge(a);
+        break;
+      case 'stall':
+        subscriber.stall();
+        break;
+      case 'unstall':
+        subscriber.unstall();
+        break;
+    }
+  }
+}
