@@ -141,12 +141,18 @@ export function collect(value: string, before: string[]): string[] {
   return [...before, value];
 }
 
+/** Gives options that may be repeated an empty list to begin with, without a default in the help. */
+export function startEmpty(command: Command, ...names: string[]): void {
+  for (const name of names) command.setOptionValueWithSource(name, [], 'default');
+}
+
 function collectProperty(value: string, before: string[][]): string[][] {
   return [...before, JSON.parse(value) as string[]];
 }
 
 /** Adds the options that pub and sub share. */
 export function addSharedOptions(command: Command): Command {
+  startEmpty(command, 'property');
   return command
     .optionsGroup('Connection:')
     .option(
@@ -179,9 +185,7 @@ export function addSharedOptions(command: Command): Command {
       new Option(
         '-D, --property <command property value>',
         'MQTT 5 property: -D publish user-property NAME VALUE',
-      )
-        .argParser(collectProperty)
-        .default([], 'none'),
+      ).argParser(collectProperty),
     )
     .optionsGroup('TLS:')
     .option('--cafile <file>', 'trust the certificates in this PEM file; switches TLS on')

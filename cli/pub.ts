@@ -18,6 +18,7 @@ import {
   parseSeconds,
   readFile,
   type SharedOptions,
+  startEmpty,
   topicName,
 } from './options.js';
 import { Output } from './output.js';
@@ -52,7 +53,7 @@ export function pubCommand(io: Io, exit: (code: number) => void): Command {
     .description('publish messages')
     .argument('[word...]', 'the message: the words joined by a space; - or none reads stdin')
     .optionsGroup('Message:')
-    .option('-t, --topic <topic>', 'topic to publish to', collect, [])
+    .option('-t, --topic <topic>', 'topic to publish to', collect)
     .addOption(new Option('-q, --qos <qos>', 'QoS: 0, 1 or 2').argParser(parseQos).default(0 as QoS))
     .option('-r, --retain [0|1]', 'keep it as the retained message of the topic')
     .option('-m, --message <message>', 'message to publish')
@@ -65,6 +66,7 @@ export function pubCommand(io: Io, exit: (code: number) => void): Command {
     .addOption(
       new Option('-W, --timeout <seconds>', 'give up after so long, exit 27').argParser(parseSeconds),
     );
+  startEmpty(command, 'topic');
   addSharedOptions(command);
   command.addHelpText('after', EXAMPLES);
   command.action(async (words: string[], options: PubOptions) => {

@@ -19,6 +19,7 @@ import {
   parseQos,
   parseSeconds,
   type SharedOptions,
+  startEmpty,
 } from './options.js';
 import { Output } from './output.js';
 import { describeReason } from './reasons.js';
@@ -57,14 +58,14 @@ export function subCommand(io: Io, exit: (code: number) => void): Command {
   const command = new Command('sub')
     .description('subscribe and print messages')
     .optionsGroup('Subscription:')
-    .option('-t, --topic <filter>', 'topic filter, several are allowed', collect, [])
+    .option('-t, --topic <filter>', 'topic filter, several are allowed', collect)
     .addOption(new Option('-q, --qos <qos>', 'QoS: 0, 1 or 2').argParser(parseQos).default(0 as QoS))
     .addOption(new Option('-r, --retain [0|1]', 'has no meaning here').hideHelp())
     .addOption(new Option('-C, --count <count>', 'exit after so many messages').argParser(parseCount))
     .addOption(new Option('-W, --timeout <seconds>', 'exit 27 after so long').argParser(parseSeconds))
     .option('-E, --exit-after-subscribe', 'exit as soon as the subscriptions are acknowledged')
-    .option('-U, --unsubscribe <filter>', 'unsubscribe, several are allowed', collect, [])
-    .option('-T, --filter-out <filter>', 'do not print these topics, several are allowed', collect, [])
+    .option('-U, --unsubscribe <filter>', 'unsubscribe, several are allowed', collect)
+    .option('-T, --filter-out <filter>', 'do not print these topics, several are allowed', collect)
     .option('-R, --skip-retained', 'do not print retained messages')
     .option('--retained-only', 'print retained messages only, exit at the first other one')
     .option('--remove-retained', 'clear each retained message that arrives')
@@ -77,6 +78,7 @@ export function subCommand(io: Io, exit: (code: number) => void): Command {
       ]),
     )
     .option('--no-local', 'not what this client publishes itself (MQTT 5)');
+  startEmpty(command, 'topic', 'unsubscribe', 'filterOut');
   addSharedOptions(command);
   command
     .option('-v, --verbose', 'print the topic before each message')
