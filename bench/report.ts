@@ -239,8 +239,9 @@ function howText(report: Report): string {
     `    npm ci && npm run build\n    npm run bench                                   # all of it, ${report.rounds} rounds\n` +
       '    npm run bench -- --quick                        # two rounds\n' +
       '    npm run bench -- --only qos0-4-4,idle --brokers gomq,mosquitto',
-    `- The generator is \`gomqctl bench\`: one process for publishers and subscribers, whose own cost is a small part of any broker's. It counts
-  every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
+    `- The generator is \`gomqctl bench\`: one process for publishers and subscribers, whose own cost is a small part of any broker's. It
+  writes as many messages at once as its window has room for, at least a tenth of it, as a client under load does, and reads as many as there
+  are; a broker that reads or writes them one by one pays for that. It counts every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
     `- QoS 0 is flow-controlled by the generator: no subscriber is more than 512 KiB, and no publisher more than 1,000 messages, behind, so that
   throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most 100 unacknowledged publishes per publisher.`,
     `- Latency is counted from the moment a message was due, at 2,000 evenly spaced messages a second, to its arrival in the same process.`,
