@@ -1,18 +1,37 @@
 // The command `gomq`: reads what was typed, gathers the configuration, and says in one line what was wrong with either. A user's mistake
 // never shows a stack trace; a defect of gomq always does.
-import { accessSync, constants } from 'node:fs';
+
+import { isUtf8 } from 'node:buffer';
+import {
+  accessSync,
+  chmodSync,
+  chownSync,
+  constants,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { createInterface } from 'node:readline';
+import { type Readable, Writable } from 'node:stream';
 import { Command, CommanderError } from 'commander';
 import { stringify } from 'yaml';
 import { type Config, configKeys } from './core/config.js';
 import { loadConfig } from './core/config-load.js';
 import { GomqError } from './core/errors.js';
+import { silentLogger } from './core/logger.js';
 import { version } from './core/version.js';
+import { createAccessControl } from './security/access-control.js';
+import { hashPassword, readPasswordFile, setPasswordLine } from './security/password-file.js';
 
 export interface CommandLineHost {
   /** Starts the broker; resolves when it is ready. */
   start(config: Config): Promise<void>;
   /** The process's own where absent. */
   env?: Readonly<Record<string, string | undefined>>;
+  /** Where `gomq password` reads; `isTTY` as in the process's own. */
+  stdin?: Readable & { isTTY?: boolean };
   stdout?: (text: string) => void;
   stderr?: (text: string) => void;
 }
@@ -21,6 +40,10 @@ export interface CommandLineHost {
 const EXIT_FAILED = 1;
 /** What was asked for makes no sense: a wrong flag, a wrong configuration. */
 const EXIT_WRONG_USE = 2;
+/** The length of a password in CONNECT has two bytes. */
+const PASSWORD_BYTES_MAX = 65_535;
+const LINE_FEED = 0x0a;
+const PERMISSION_BITS = 0o777;
 
 interface ConfigFlags {
   config?: string;
@@ -83,6 +106,29 @@ export async function runCommandLine(argv: readonly string[], host: CommandLineH
       stdout(flags.json === true ? `${JSON.stringify(shown, null, 2)}\n` : stringify(shown));
     });
 
+  program
+    .command('password')
+    .description('set the password of a user in a password file, which is made where there is none')
+    .argument('<file>', 'the file that auth.passwordFile names')
+    .argument('<user>', 'the user name')
+    .option('--delete', 'remove the user instead')
+    .addHelpText(
+      'after',
+      '\nOn a terminal the password is asked for twice and not shown; otherwise it is the first line of stdin.',
+    )
+    .action(async (file: string, user: string, flags: { delete?: boolean }) => {
+      if (flags.delete === true) {
+        deletePasswordLine(file, user);
+      } else {
+        const password = await readNewPassword(host.stdin ?? process.stdin, user, stderr);
+        setPasswordLine(file, user, await hashPassword(password));
+      }
+      const done = flags.delete === true ? 'removed' : 'wrote the password of';
+      stdout(`${done} ${user} in ${file}; a running gomq reads the file again on SIGHUP\n`);
+      // A line that gomq refuses makes it keep its old users, or not start at all: better to hear of it here.
+      readPasswordFile(file);
+    });
+
   try {
     await program.parseAsync(argv, { from: 'user' });
     return 0;
@@ -106,7 +152,7 @@ function report(error: unknown, stderr: (text: string) => void): number {
   return EXIT_FAILED;
 }
 
-/** @throws {GomqError} CONFIG_UNREADABLE */
+/** @throws {GomqError} CONFIG_INVALID, CONFIG_UNREADABLE */
 function checkFiles({ auth, listeners: { tls } }: Config): void {
   const files = {
     'auth.passwordFile': auth.passwordFile,
@@ -123,6 +169,89 @@ function checkFiles({ auth, listeners: { tls } }: Config): void {
       const { code } = error as NodeJS.ErrnoException;
       throw new GomqError('CONFIG_UNREADABLE', `${key}: cannot read ${file}: ${code}`, { cause: error });
     }
+  }
+  if (auth.passwordFile !== '') readPasswordFile(auth.passwordFile);
+  createAccessControl(auth.aclFile, silentLogger);
+}
+
+/**
+ * Twice from a terminal, without showing it; else the first line, as it is.
+ * @throws {GomqError} CONFIG_INVALID where there is none, it cannot be used, or the two differ
+ */
+async function readNewPassword(
+  stdin: Readable & { isTTY?: boolean },
+  user: string,
+  stderr: (text: string) => void,
+): Promise<Buffer> {
+  const password = stdin.isTTY === true ? await askTwice(stdin, user, stderr) : await readFirstLine(stdin);
+  if (password.length === 0)
+    throw new GomqError('CONFIG_INVALID', 'no password was given; nothing is changed');
+  if (password.length > PASSWORD_BYTES_MAX) {
+    throw new GomqError('CONFIG_INVALID', `the password is longer than ${PASSWORD_BYTES_MAX} bytes`);
+  }
+  // The broker's argon2 takes no other passwords, so one that could never be right is not stored.
+  if (!isUtf8(password)) throw new GomqError('CONFIG_INVALID', 'the password is not valid UTF-8');
+  return password;
+}
+
+async function askTwice(stdin: Readable, user: string, stderr: (text: string) => void): Promise<Buffer> {
+  // As a terminal, readline turns echoing off and edits the line itself; what it would show goes nowhere.
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const terminal = createInterface({ input: stdin, output: nowhere, terminal: true, historySize: 0 });
+  const lines = terminal[Symbol.asyncIterator]();
+  const ask = async (prompt: string): Promise<string> => {
+    stderr(prompt);
+    const { value, done } = await lines.next();
+    stderr('\n');
+    return done === true ? '' : value;
+  };
+  try {
+    const password = await ask(`password for ${user}: `);
+    if (password !== '' && (await ask('once more: ')) !== password) {
+      throw new GomqError('CONFIG_INVALID', 'the two passwords differ; nothing is changed');
+    }
+    return Buffer.from(password);
+  } finally {
+    terminal.close();
+  }
+}
+
+async function readFirstLine(stdin: Readable): Promise<Buffer> {
+  let bytes: Buffer = Buffer.alloc(0);
+  for await (const chunk of stdin) {
+    bytes = Buffer.concat([bytes, Buffer.from(chunk as Buffer | string)]);
+    // One byte more than allowed is enough to know that it is too long.
+    if (bytes.includes(LINE_FEED) || bytes.length > PASSWORD_BYTES_MAX + 1) break;
+  }
+  const lineFeed = bytes.indexOf(LINE_FEED);
+  const line = lineFeed === -1 ? bytes : bytes.subarray(0, lineFeed);
+  return line.at(-1) === 0x0d ? line.subarray(0, -1) : line;
+}
+
+/** @throws {GomqError} CONFIG_INVALID where the file has no such user, CONFIG_UNREADABLE */
+function deletePasswordLine(file: string, user: string): void {
+  const draft = `${file}.${process.pid}.new`;
+  try {
+    const lines = readFileSync(file, 'utf8').split('\n');
+    // A user name may hold colons, a hash never does; a comment is nobody.
+    const rest = lines.filter(
+      (line) => line.startsWith('#') || line.slice(0, Math.max(line.lastIndexOf(':'), 0)) !== user,
+    );
+    if (user === '' || rest.length === lines.length) {
+      throw new GomqError('CONFIG_INVALID', `${file} has no user '${user}'`);
+    }
+    const { mode, uid, gid } = statSync(file);
+    // A reader sees the old file or the new one, with the owner and the rights of the old one.
+    writeFileSync(draft, rest.join('\n'), { mode: 0o600, flag: 'wx', flush: true });
+    if (process.getuid?.() === 0) chownSync(draft, uid, gid);
+    chmodSync(draft, mode & PERMISSION_BITS);
+    renameSync(draft, file);
+  } catch (error) {
+    if (error instanceof GomqError) throw error;
+    rmSync(draft, { force: true });
+    throw new GomqError('CONFIG_UNREADABLE', `cannot change ${file}: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
 }
 
@@ -151,5 +280,6 @@ Examples:
   gomq start --config gomq.yaml --set logger.level=debug
   GOMQ_LIMITS__CONNECTIONS=1000 gomq start         any key, from the environment
   gomq print-config --json                         every key and its value
+  gomq password /etc/gomq/passwords alice          asks for alice's password
 
 Exit codes: 0 fine, 1 it failed, 2 the command or the configuration is wrong.`;
