@@ -298,6 +298,8 @@ export class Subscriber {
   readonly #incoming = new Map<number, Incoming>();
   /** In the order in which they were first delivered: what the broker must send again. */
   #resends: Incoming[] = [];
+  /** Packet ids that were acknowledged on this connection before they were sent again. */
+  #early = new Set<number>();
   /** PUBLISHes of QoS 1 and 2 on this connection that the client has not finished. */
   #unfinished = new Set<number>();
   /** Everything of QoS 0 that has arrived, by publisher and topic the last number. */
@@ -335,6 +337,7 @@ export class Subscriber {
     this.#window = version === 5 ? receiveMaximum : this.#world.options.inflightMaximum;
     this.#resends = [...this.#incoming.values()];
     this.#unfinished = new Set();
+    this.#early = new Set();
     for (const incoming of this.#incoming.values()) incoming.owes = 'nothing';
     const client = this.#world.broker.client(version, {
       highWaterBytes: this.#world.options.outboxBytes / 2,
@@ -428,6 +431,17 @@ export class Subscriber {
     const waiting = [...this.#incoming.values()].filter(({ owes }) => owes !== 'nothing');
     const incoming = waiting[which % Math.max(1, waiting.length)];
     if (incoming !== undefined) this.#step(incoming);
+  }
+
+  /** Acknowledges what an earlier connection brought before it is sent again; the broker may have sent it again already. */
+  acknowledgeEarly(which: number): void {
+    const waiting = this.#resends.filter(({ record, isRecorded }) => record === undefined && !isRecorded);
+    const incoming = waiting[which % Math.max(1, waiting.length)];
+    if (this.#client === undefined || incoming === undefined) return;
+    this.#resends = this.#resends.filter((one) => one !== incoming);
+    this.#early.add(incoming.packetId);
+    incoming.owes = incoming.qos === 1 ? 'puback' : 'pubrec';
+    this.#step(incoming);
   }
 
   finish(): void {
@@ -530,6 +544,8 @@ export class Subscriber {
 
   #onPublish(packet: Received): void {
     const { messageId, dup, qos } = packet;
+    // It was on its way while the client acknowledged it.
+    if (dup && this.#early.delete(messageId)) return;
     const key = keyOf(packet.payload);
     const known = this.#incoming.get(messageId);
     if (known !== undefined) {
@@ -652,6 +668,7 @@ export interface Step {
     | 'join'
     | 'unsubscribe'
     | 'acknowledge'
+    | 'acknowledgeEarly'
     | 'stall'
     | 'unstall'
     | 'turn';
@@ -788,6 +805,7 @@ export class World {
         break;
       case 'connect':
         subscriber.connect(a % 2 === 0 ? 4 : 5, b % 5 === 0, c % 5 !== 0, (b % 3) + 1, a % 3 === 0);
+        if (c % 3 === 0) subscriber.acknowledgeEarly(b);
         break;
       case 'cut':
         subscriber.cut(a);
@@ -806,6 +824,9 @@ export class World {
         break;
       case 'acknowledge':
         subscriber.acknowledge(a);
+        break;
+      case 'acknowledgeEarly':
+        subscriber.acknowledgeEarly(a);
         break;
       case 'stall':
         subscriber.stall();

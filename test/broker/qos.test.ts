@@ -10,6 +10,7 @@ const WEIGHTS: Record<Step['kind'], number> = {
   publish: 14,
   turn: 10,
   acknowledge: 10,
+  acknowledgeEarly: 2,
   subscribe: 4,
   join: 3,
   release: 4,
