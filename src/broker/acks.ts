@@ -8,6 +8,8 @@ import type { Connection } from './connection.js';
 
 const ack = new AckFrame();
 
+const NOT_FOUND = 'nothing is in flight under this packet id';
+
 export function handleAck(
   connection: Connection,
   buffer: Buffer,
@@ -40,7 +42,12 @@ function handlePuback(connection: Connection, session: Session, slot: number): v
 function handlePubrec(connection: Connection, session: Session, slot: number): void {
   if (slot === -1) {
     // The client holds what this side has finished or forgotten: PUBREL lets it finish too.
-    connection.outbox!.ack(PacketType.Pubrel, ack.packetId, ReasonCode.PacketIdentifierNotFound);
+    connection.sendReasonedAck(
+      PacketType.Pubrel,
+      ack.packetId,
+      ReasonCode.PacketIdentifierNotFound,
+      NOT_FOUND,
+    );
     return;
   }
   const { inflight } = session;
@@ -78,7 +85,15 @@ function finishDelivery(connection: Connection, session: Session, slot: number):
 function handlePubrel(connection: Connection): void {
   const { broker } = connection;
   const known = connection.session!.received.delete(ack.packetId);
-  const reasonCode = known ? ReasonCode.Success : ReasonCode.PacketIdentifierNotFound;
-  broker.commits.pushAck(broker.log.endOffset, connection, PacketType.Pubcomp, ack.packetId, reasonCode);
-  broker.scheduleTurn();
+  const target = broker.log.endOffset;
+  if (known) {
+    broker.commits.pushAck(target, connection, PacketType.Pubcomp, ack.packetId, ReasonCode.Success);
+    broker.scheduleTurn();
+    return;
+  }
+  const { packetId } = ack;
+  broker.whenCommitted(target, () => {
+    if (connection.isClosed) return;
+    connection.sendReasonedAck(PacketType.Pubcomp, packetId, ReasonCode.PacketIdentifierNotFound, NOT_FOUND);
+  });
 }

@@ -1,5 +1,6 @@
 // CONNECT: who is it, may they, and which session is theirs.
 import { v7 as uuidv7 } from 'uuid';
+import { assert } from '../core/assert.js';
 import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/connect.js';
 import { encodeConnack } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
@@ -103,7 +104,8 @@ function refuse(
       reasonCode,
       properties: { reasonString: why, maximumPacketBytes }, // [MQTT-3.2.2-19]
     });
-    if (bytes !== undefined) connection.transport.write(bytes, () => undefined);
+    const mayBe = maximumPacketBytes ?? Number.POSITIVE_INFINITY; // [MQTT-3.1.2-24]
+    if (bytes !== undefined && bytes.length <= mayBe) connection.transport.write(bytes, () => undefined);
   }
   connection.finish();
 }
@@ -123,8 +125,19 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     return;
   }
 
-  // [MQTT-3.1.4-3] One live connection per client id.
+  const { mqtt, limits } = broker.config;
   const holder = broker.state.session(clientId);
+  // A session that ends with its connection is not there any more once that is taken over.
+  const sessionPresent = holder !== undefined && !packet.cleanStart && holder.expirySeconds > 0;
+  const expirySeconds = Math.min(packet.sessionExpirySeconds, mqtt.sessionExpirySecondsMax);
+  const keepAliveSeconds = keepAliveOf(packet, mqtt.keepAliveSecondsMax);
+  const connack = acceptance(connection, packet, sessionPresent, expirySeconds, keepAliveSeconds);
+  if (connack.length > packet.maximumPacketBytes) {
+    no(ReasonCode.PacketTooLarge, `Maximum Packet Size ${packet.maximumPacketBytes} has no room for CONNACK`);
+    return;
+  }
+
+  // [MQTT-3.1.4-3] One live connection per client id.
   if (holder !== undefined) {
     broker.connectionOf(holder)?.close(ReasonCode.SessionTakenOver, `taken over from ${connection.address}`);
   }
@@ -133,18 +146,16 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     broker.endSession(session); // [MQTT-3.1.2-4] v5, [MQTT-3.1.2-6] v3.1.1
     session = undefined;
   }
-  const sessionPresent = session !== undefined;
+  assert(sessionPresent === (session !== undefined), 'CONNACK tells the truth about the session');
   if (session === undefined) {
-    const { sessions } = broker.config.limits;
-    if (broker.state.sessionCount >= sessions) {
-      no(ReasonCode.QuotaExceeded, `there are ${sessions} sessions already`);
+    if (broker.state.sessionCount >= limits.sessions) {
+      no(ReasonCode.QuotaExceeded, `there are ${limits.sessions} sessions already`);
       return;
     }
     session = broker.state.createSession(clientId, broker.log.highWatermark);
   }
-  const { mqtt } = broker.config;
   session.userName = result.userName;
-  session.expirySeconds = Math.min(packet.sessionExpirySeconds, mqtt.sessionExpirySecondsMax);
+  session.expirySeconds = expirySeconds;
   session.window =
     packet.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? mqtt.inflightMaximum : packet.receiveMaximum;
   connection.hadSessionExpiry = packet.sessionExpirySeconds > 0;
@@ -154,15 +165,14 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   connection.outbox = new Outbox({
     transport: connection.transport,
     version,
-    outboxBytes: broker.config.limits.outboxBytes,
+    outboxBytes: limits.outboxBytes,
     maximumPacketBytes: packet.maximumPacketBytes,
     topicAliasMaximum: Math.min(packet.topicAliasMaximum, mqtt.topicAliasMaximumOutgoing),
     onDirty: broker.onDirty,
     onRoom: () => connection.onRoom(),
   });
-  const keepAliveSeconds = keepAliveOf(packet, mqtt.keepAliveSecondsMax);
   connection.silenceMs = keepAliveSeconds * 1500; // [MQTT-3.1.2-22] v5, [MQTT-3.1.2-24] v3.1.1
-  sendConnack(connection, packet, sessionPresent, keepAliveSeconds);
+  connection.outbox.bytes(connack, 0, connack.length);
   broker.attach(connection, session);
 }
 
@@ -174,22 +184,22 @@ function keepAliveOf(packet: ConnectPacket, secondsMax: number): number {
   return asked === 0 ? secondsMax : Math.min(asked, secondsMax);
 }
 
-function sendConnack(
+/** The CONNACK that says yes. What is absent has the standard's default, so only what differs is said. */
+function acceptance(
   connection: Connection,
   packet: ConnectPacket,
   sessionPresent: boolean,
+  expirySeconds: number,
   keepAliveSeconds: number,
-): void {
+): Buffer {
   const { mqtt, limits } = connection.broker.config;
-  const { expirySeconds } = connection.session!;
   const bytes = encodeConnack(connection.version, {
     sessionPresent,
     reasonCode: ReasonCode.Success,
-    // What is absent has the standard's default, so only what differs is said.
     properties: {
       sessionExpirySeconds: expirySeconds === packet.sessionExpirySeconds ? undefined : expirySeconds,
       receiveMaximum: mqtt.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? undefined : mqtt.receiveMaximum,
-      maximumQos: mqtt.maximumQos === 2 ? undefined : (mqtt.maximumQos as 0 | 1),
+      maximumQos: mqtt.maximumQos === 2 ? undefined : mqtt.maximumQos,
       retainAvailable: mqtt.retain ? undefined : false,
       maximumPacketSize: limits.packetBytes,
       assignedClientId: packet.clientId === '' ? connection.clientId : undefined,
@@ -200,5 +210,6 @@ function sendConnack(
       maximumPacketBytes: packet.maximumPacketBytes,
     },
   });
-  connection.outbox!.bytes(bytes!, 0, bytes!.length);
+  assert(bytes !== undefined, 'every version has a CONNACK for success');
+  return bytes;
 }

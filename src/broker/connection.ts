@@ -2,6 +2,7 @@
 // only while the connection lasts, and ends it with the right words.
 import { GomqError } from '../core/errors.js';
 import type { Transport, TransportHandler } from '../core/transport.js';
+import { encodeReasonedAck } from '../packet/acks.js';
 import type { WillPacket } from '../packet/connect.js';
 import { encodeDisconnect } from '../packet/encode.js';
 import { type FrameHandler, FrameSplitter } from '../packet/frame-splitter.js';
@@ -154,12 +155,28 @@ export class Connection implements TransportHandler, FrameHandler {
   // ---- for the handlers -------------------------------------------------------------------------------------------------------------
 
   /** PUBACK, PUBREC or PUBCOMP, now that it may leave. */
-  sendAck(type: number, packetId: number, reasonCode: number): void {
+  sendAck(type: number, packetId: number, reasonCode: number, why?: string): void {
     if (this.isClosed) return;
     // [MQTT-4.9.0-2] The quota of the client grows with PUBACK, PUBCOMP, and a PUBREC that ends the exchange.
     if (type !== PacketType.Pubrec || reasonCode >= 0x80)
       this.unacknowledged = Math.max(0, this.unacknowledged - 1);
-    this.outbox!.ack(type, packetId, reasonCode);
+    if (why === undefined) this.outbox!.ack(type, packetId, reasonCode);
+    else this.sendReasonedAck(type, packetId, reasonCode, why);
+  }
+
+  /** An acknowledgement that says why, where the client wants to know and takes a packet of that size. */
+  sendReasonedAck(type: number, packetId: number, reasonCode: number, why: string): void {
+    const outbox = this.outbox!;
+    const reasoned =
+      this.version === 5 && this.wantsProblemInformation // [MQTT-3.1.2-29]
+        ? encodeReasonedAck(type, packetId, reasonCode, why)
+        : undefined;
+    // [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.6.2-2], [MQTT-3.7.2-2]
+    if (reasoned !== undefined && reasoned.length <= outbox.maximumPacketBytes) {
+      outbox.bytes(reasoned, 0, reasoned.length);
+    } else {
+      outbox.ack(type, packetId, reasonCode);
+    }
   }
 
   /** Writes a whole packet, unless the client said that it takes none of that size. */

@@ -77,7 +77,9 @@ export function handlePublish(
   broker.counters.received++;
   checkCapabilities(connection);
   const properties = scanPublishProperties(buffer, frame.propertiesStart, frame.propertiesEnd);
-  if (frame.qos > 0) countUnacknowledged(connection);
+  // A QoS 2 message that is sent again has been counted [MQTT-4.3.3-10].
+  const isAgain = frame.qos === 2 && connection.session!.received.has(frame.packetId);
+  if (frame.qos > 0 && !isAgain) countUnacknowledged(connection);
   try {
     const topic = resolveTopic(connection, properties);
     checkRights(connection, topic);
@@ -94,7 +96,7 @@ export function handlePublish(
   } catch (error) {
     if (!(error instanceof Refusal) || frame.qos === 0 || connection.version !== 5) throw error;
     broker.logRefused(connection, error.reasonCode, error.message);
-    acknowledge(connection, error.reasonCode);
+    refuse(connection, error.reasonCode, error.message);
   }
 }
 
@@ -251,6 +253,15 @@ function acknowledge(connection: Connection, reasonCode: number): void {
   const type = ackTypeOf(frame.qos);
   broker.commits.pushAck(broker.log.endOffset, connection, type, frame.packetId, reasonCode);
   broker.scheduleTurn();
+}
+
+/** The same with a reason that is not success, and why. */
+function refuse(connection: Connection, reasonCode: number, why: string): void {
+  const { broker } = connection;
+  const { packetId, qos } = frame;
+  broker.whenCommitted(broker.log.endOffset, () =>
+    connection.sendAck(ackTypeOf(qos), packetId, reasonCode, why),
+  );
 }
 
 function ackTypeOf(qos: QoS): number {

@@ -43,6 +43,7 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
       connection.sendPacket(suback);
     }
     for (const { subscription, sendRetained } of granted) {
+      // Replaced by a later filter of the same packet: that one counts, but what the first began goes on.
       if (sendRetained) broker.delivery.startRetained(subscription, offset);
     }
   });
@@ -103,11 +104,12 @@ export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   const packet = decodeUnsubscribe(frame, connection.version);
   broker.whenCommitted(broker.log.endOffset, () => {
     if (broker.state.session(session.clientId) !== session) return;
-    const codes = packet.filters.map((filter) =>
-      broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
+    const codes = packet.filters.map((filter) => {
+      broker.delivery.stopRetained(session, filter);
+      return broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
         ? ReasonCode.Success
-        : ReasonCode.NoSubscriptionExisted,
-    );
+        : ReasonCode.NoSubscriptionExisted;
+    });
     if (connection.isClosed) return;
     connection.sendPacket(encodeUnsuback(connection.version, packet.packetId, codes)); // [MQTT-3.10.4-4]
   });

@@ -2,7 +2,7 @@
 import { checkProperties } from './properties.js';
 import { ReasonCode } from './reason-codes.js';
 import { malformed, PacketType, type ProtocolVersion, protocolError } from './types.js';
-import { readVarint, varintSize } from './varint.js';
+import { readVarint, varintSize, writeVarint } from './varint.js';
 
 /** What an acknowledgement said. Used again for the next one. */
 export class AckFrame {
@@ -43,6 +43,28 @@ export class AckFrame {
     checkProperties(buffer, propertiesStart, end, type);
   }
 }
+
+const REASON_STRING = 0x1f;
+
+/** An acknowledgement with a reason string, for a 5.0 client. */
+export function encodeReasonedAck(type: number, packetId: number, reasonCode: number, why: string): Buffer {
+  const text = Buffer.from(why.slice(0, REASON_CHARACTERS_MAX));
+  const propertyBytes = 3 + text.length;
+  const remaining = 3 + varintSize(propertyBytes) + propertyBytes;
+  const bytes = Buffer.allocUnsafe(1 + varintSize(remaining) + remaining);
+  bytes[0] = (type << 4) | (type === PacketType.Pubrel ? 2 : 0); // [MQTT-3.6.1-1]
+  let at = writeVarint(bytes, 1, remaining);
+  at = bytes.writeUInt16BE(packetId, at);
+  at = bytes.writeUInt8(reasonCode, at);
+  at = writeVarint(bytes, at, propertyBytes);
+  at = bytes.writeUInt8(REASON_STRING, at);
+  at = bytes.writeUInt16BE(text.length, at);
+  text.copy(bytes, at);
+  return bytes;
+}
+
+/** A reason may quote a topic name, which is long if the client so chooses. */
+const REASON_CHARACTERS_MAX = 1024;
 
 const PUBLISH_REASONS: ReadonlySet<number> = new Set([
   ReasonCode.Success,

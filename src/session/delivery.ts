@@ -270,10 +270,22 @@ export class Delivery {
     const session = subscription.session;
     const levels = subscription.filter.split('/');
     if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
-    // A subscription that replaces another replaces its scan too: there is at most one for each.
-    session.scans = session.scans?.filter((scan) => scan.subscription.text !== subscription.text) ?? [];
-    session.scans.push({ scan: this.#retained.scan(levels), subscription, before, waiting: undefined });
+    // A new scan replaces the one before it: there is at most one for each subscription.
+    this.stopRetained(session, subscription.text);
+    session.scans ??= [];
+    session.scans.push({
+      scan: this.#retained.scan(levels),
+      text: subscription.text,
+      before,
+      waiting: undefined,
+    });
     this.queuePump(session);
+  }
+
+  /** Sends no more retained messages for a subscription: it is given up. */
+  stopRetained(session: Session, text: string): void {
+    const left = session.scans?.filter((scan) => scan.text !== text);
+    session.scans = left === undefined || left.length === 0 ? undefined : left;
   }
 
   // ---- pumps ------------------------------------------------------------------------------------------------------------------------
@@ -395,9 +407,8 @@ export class Delivery {
   }
 
   #stepRetained(session: Session, scan: RetainedScan): 'sent' | 'done' | 'blocked' | 'budget' {
-    const { subscription } = scan;
-    // The subscription may have been given up or replaced meanwhile.
-    if (session.subscriptions.get(subscription.text) !== subscription) return 'done';
+    const subscription = session.subscriptions.get(scan.text);
+    if (subscription === undefined) return 'done';
     let retained = scan.waiting;
     // One that was replaced while it waited is not sent: its successor is delivered as it was published.
     if (retained !== undefined && this.#retained.get(retained.topic.levels) !== retained) {

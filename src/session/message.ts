@@ -11,8 +11,9 @@ export const RecordType = { Publish: 1 } as const;
 /** The offset of a message that is not in the log. Later than every subscription. */
 export const NO_OFFSET = Number.MAX_SAFE_INTEGER;
 
-/** No expiry, on the wire of a record. */
-const NO_EXPIRY = 0xffff_ffff;
+/** Flags of a record. */
+const RETAIN_FLAG = 4;
+const EXPIRY_FLAG = 8;
 
 /** The publisher of a message that no session sent: HTTP, the broker itself. */
 export const NO_PUBLISHER = 0;
@@ -21,11 +22,11 @@ export const NO_PUBLISHER = 0;
  * A publish record. Its body is a PUBLISH of MQTT 3.1.1 without the fixed header, so that a delivery is one copy and a packet id:
  *
  *      0  type            u8    1
- *      1  flags           u8    bits 0-1 QoS, bit 2 RETAIN
+ *      1  flags           u8    bits 0-1 QoS, bit 2 RETAIN, bit 3 has an expiry
  *      2  reserved        u16   0
  *      4  publisher       u32   session number, 0 for none
  *      8  timestamp       f64   milliseconds since the Unix epoch
- *     16  expiry          u32   seconds after the timestamp, 0xffffffff for none
+ *     16  expiry          u32   seconds after the timestamp, 0 without bit 3
  *     20  properties      u32   length in bytes
  *     24  properties            as in a PUBLISH of 5.0, without length, topic alias and message expiry
  *         topic length    u16   big-endian, as on the wire
@@ -107,12 +108,13 @@ export class Message {
   writeRecord(slice: RecordSlice): void {
     const { buffer, start } = slice;
     buffer[start] = RecordType.Publish;
-    buffer[start + 1] = this.qos | (this.isRetained ? 4 : 0);
+    buffer[start + 1] =
+      this.qos | (this.isRetained ? RETAIN_FLAG : 0) | (this.expirySeconds >= 0 ? EXPIRY_FLAG : 0);
     buffer[start + 2] = 0;
     buffer[start + 3] = 0;
     writeUint32(buffer, start + 4, this.publisher);
     buffer.writeDoubleLE(this.timestampMs, start + 8);
-    writeUint32(buffer, start + 16, this.expirySeconds < 0 ? NO_EXPIRY : this.expirySeconds);
+    writeUint32(buffer, start + 16, Math.max(0, this.expirySeconds));
     const propertyBytes = this.propertiesEnd - this.propertiesStart;
     writeUint32(buffer, start + 20, propertyBytes);
     let at = start + HEADER_BYTES;
@@ -137,13 +139,12 @@ export class Message {
     const flags = buffer[start + 1]!;
     this.offset = slice.offset;
     this.qos = (flags & 3) as QoS;
-    this.isRetained = (flags & 4) !== 0;
+    this.isRetained = (flags & RETAIN_FLAG) !== 0;
     this.publisher = readUint32(buffer, start + 4);
-    const expiry = readUint32(buffer, start + 16);
-    if (expiry === NO_EXPIRY) {
+    if ((flags & EXPIRY_FLAG) === 0) {
       this.expirySeconds = -1;
     } else {
-      this.expirySeconds = expiry;
+      this.expirySeconds = readUint32(buffer, start + 16);
       this.timestampMs = buffer.readDoubleLE(start + 8);
     }
     this.buffer = buffer;

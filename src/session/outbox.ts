@@ -132,7 +132,8 @@ export class Outbox {
   ): boolean {
     const topicBytes = message.topic.bytes;
     const payloadBytes = message.payloadEnd - message.payloadStart;
-    let remaining = 2 + topicBytes.length + (qos > 0 ? 2 : 0) + payloadBytes;
+    const plainRemaining = 2 + topicBytes.length + (qos > 0 ? 2 : 0) + payloadBytes;
+    let remaining = plainRemaining;
     const isV5 = this.version === 5;
     let propertyBytes = 0;
     let alias = 0;
@@ -151,7 +152,15 @@ export class Outbox {
         for (const id of subscriptionIds) propertyBytes += 1 + varintSize(id);
       remaining += varintSize(propertyBytes) + propertyBytes;
     }
-    const total = 1 + varintSize(remaining) + remaining;
+    let total = 1 + varintSize(remaining) + remaining;
+    if (total > this.maximumPacketBytes && isAliasNew) {
+      // A new alias makes the packet three bytes longer: that alone is no reason not to send it.
+      alias = 0;
+      isAliasNew = false;
+      propertyBytes -= 3;
+      remaining = plainRemaining + varintSize(propertyBytes) + propertyBytes;
+      total = 1 + varintSize(remaining) + remaining;
+    }
     if (total > this.maximumPacketBytes) return false;
     if (isAliasNew) this.#topicAliases!.set(message.topic.name, alias);
 

@@ -11,7 +11,8 @@ import type { Subscription } from './subscription.js';
 /** Retained messages that a new subscription is still to be sent. */
 export interface RetainedScan {
   readonly scan: TopicTreeScan<RetainedMessage>;
-  readonly subscription: Subscription;
+  /** Of the subscription, which may be replaced while the scan goes on. */
+  readonly text: string;
   /** Retained messages from this offset on are not for the scan: they are delivered as they are published. */
   readonly before: number;
   /** Found, and waiting for room in the window or the outbox. */
