@@ -194,7 +194,7 @@ describe('gomq password', () => {
 
   /** Runs a command at a terminal of its own. */
   const terminalCommand = 'script';
-  const hasScript = spawnSync(terminalCommand, ['--version']).error === undefined;
+  const hasScript = spawnSync(terminalCommand, ['--version']).status === 0;
   it('shows nothing at a real terminal', {
     skip: hasScript ? false : 'script(1) is not installed',
   }, async () => {
