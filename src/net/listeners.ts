@@ -3,9 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
-import { parseAddress } from '../core/address.js';
+import { listenError, parseAddress } from '../core/address.js';
 import type { Config } from '../core/config.js';
-import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { Transport } from '../core/transport.js';
 import { warnOfOpenFile } from '../security/private-file.js';
@@ -237,25 +236,6 @@ function listen(server: Server, host: string, port: number, text: string): Promi
       resolve();
     });
   });
-}
-
-function listenError(error: NodeJS.ErrnoException, text: string): GomqError {
-  switch (error.code) {
-    case 'EADDRINUSE':
-      return new GomqError('ADDRESS_IN_USE', `cannot listen on ${text}: the address is in use`, {
-        cause: error,
-      });
-    case 'EACCES':
-      return new GomqError('ADDRESS_INVALID', `cannot listen on ${text}: not permitted`, {
-        hint: 'Ports below 1024 need a privilege; choose a higher one.',
-        cause: error,
-      });
-    default:
-      return new GomqError('ADDRESS_INVALID', `cannot listen on ${text}: ${error.message}`, {
-        hint: 'The host must be an address of this machine.',
-        cause: error,
-      });
-  }
 }
 
 function descriptorsForClients(): number {
