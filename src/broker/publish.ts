@@ -9,6 +9,7 @@ import { isValidUtf8String, isWellFormedUtf8 } from '../packet/utf8.js';
 import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
 import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
+import { REFERENCE_BYTES } from '../session/outbox.js';
 import type { Route } from '../session/subscription.js';
 import type { Connection } from './connection.js';
 
@@ -37,7 +38,10 @@ export function handleQos0(
   const topicEnd = topicStart + ((buffer[bodyStart]! << 8) | buffer[bodyStart + 1]!);
   const isV5 = connection.version === 5;
   // Without properties a 5.0 packet has a zero where they would be. Whatever is out of the ordinary takes the long way.
-  if (topicEnd + (isV5 ? 1 : 0) > end || bodyStart + 2 > end || (isV5 && buffer[topicEnd] !== 0)) {
+  const isOrdinary =
+    bodyStart + 2 <= end && topicEnd + (isV5 ? 1 : 0) <= end && !(isV5 && buffer[topicEnd] !== 0);
+  // A large packet in memory of its own need not be copied at all.
+  if (!isOrdinary || (connection.splitter.ownsBuffer && end - start >= REFERENCE_BYTES)) {
     run.deliver();
     handlePublish(connection, buffer, start, bodyStart, end);
     return;
@@ -198,7 +202,7 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
   message.timestampMs = connection.broker.clock.wallMs();
   message.expirySeconds = properties.messageExpirySeconds;
   message.buffer = frame.buffer;
-  message.isBufferStable = false;
+  message.isBufferStable = connection.splitter.ownsBuffer;
   message.topicStart = frame.topicStart;
   message.topicEnd = frame.topicEnd;
   message.payloadStart = frame.payloadStart;

@@ -27,6 +27,8 @@ export class FrameSplitter {
   #sawFirst = false;
   /** 5.0 wants lengths in as few bytes as possible [MQTT-1.5.5-1]; 3.1.1 has no such rule. */
   requiresShortestLength = false;
+  /** True while the packet handed over lies in memory that is not used again, so that parts of it may be kept. */
+  ownsBuffer = false;
 
   /** @param packetBytesMax the longest packet that is taken, fixed header included */
   constructor(handler: FrameHandler, packetBytesMax: number) {
@@ -71,7 +73,7 @@ export class FrameSplitter {
     if (this.#isStopped) return;
     let at = 0;
     if (this.#isPaused) {
-      this.#keep(chunk, 0, chunk.length);
+      this.#keep(chunk, 0, chunk.length, 0);
       return;
     }
     if (this.#partialLength > 0) {
@@ -86,8 +88,10 @@ export class FrameSplitter {
     const length = chunk.length;
     const handler = this.#handler;
     let at = from;
+    let total = 0;
     while (at < length) {
       if (this.#isStopped) return;
+      total = 0;
       if (this.#isPaused) break;
       // Remaining length: one to four bytes of seven bits, least significant first (section 1.5.5).
       let bodyStart = at + 2;
@@ -100,11 +104,14 @@ export class FrameSplitter {
       }
       const end = bodyStart + remaining;
       this.#checkHeader(chunk[at]!, end - at);
-      if (end > length) break;
+      if (end > length) {
+        total = end - at;
+        break;
+      }
       handler.onFrame(chunk, at, bodyStart, end);
       at = end;
     }
-    if (at < length && !this.#isStopped) this.#keep(chunk, at, length);
+    if (at < length && !this.#isStopped) this.#keep(chunk, at, length, total);
   }
 
   #headerEnd = 0;
@@ -149,16 +156,19 @@ export class FrameSplitter {
       const partial = this.#partial!;
       const headerLength = headerLengthOf(partial, this.#partialLength);
       let missing = 1;
+      let total = 0;
       if (headerLength > 0) {
         const remaining = this.#readLongHeader(partial, 0, this.#partialLength);
-        const total = this.#headerEnd + remaining;
+        total = this.#headerEnd + remaining;
         this.#checkHeader(partial[0]!, total);
         missing = total - this.#partialLength;
         if (missing === 0) {
           const bodyStart = this.#headerEnd;
           this.#partial = undefined;
           this.#partialLength = 0;
+          this.ownsBuffer = true;
           this.#handler.onFrame(partial, 0, bodyStart, total);
+          this.ownsBuffer = false;
           return at;
         }
       } else if (this.#partialLength >= 5) {
@@ -166,16 +176,18 @@ export class FrameSplitter {
       }
       if (at === chunk.length) return -1;
       const taken = Math.min(missing, chunk.length - at);
-      this.#keep(chunk, at, at + taken);
+      this.#keep(chunk, at, at + taken, total);
       at += taken;
     }
   }
 
-  #keep(chunk: Buffer, start: number, end: number): void {
+  /** @param total the length of the packet, or 0 while its header is incomplete */
+  #keep(chunk: Buffer, start: number, end: number, total: number): void {
     const needed = this.#partialLength + (end - start);
     if (this.#partial === undefined || this.#partial.length < needed) {
+      // At once as much as the packet needs, if that is at most twice what has arrived: an announcement alone costs nothing.
       const grown = Buffer.allocUnsafeSlow(
-        Math.max(needed, this.#partial === undefined ? FIRST_PARTIAL_BYTES : this.#partial.length * 2),
+        Math.max(needed, Math.min(total, 2 * needed), FIRST_PARTIAL_BYTES),
       );
       this.#partial?.copy(grown, 0, 0, this.#partialLength);
       this.#partial = grown;

@@ -8,7 +8,7 @@ import { LARGE_BYTES, releaseBuffer, takeBuffer } from './buffer-pool.js';
 import { copyBytes, type Message } from './message.js';
 
 /** Payloads from this size on are sent from where they are instead of being copied, where they stay long enough. */
-const REFERENCE_BYTES = 16_384;
+export const REFERENCE_BYTES = 16_384;
 
 export interface OutboxOptions {
   transport: Transport;
