@@ -9,7 +9,6 @@ import { isValidUtf8String, isWellFormedUtf8 } from '../packet/utf8.js';
 import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
 import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
-import { REFERENCE_BYTES } from '../session/outbox.js';
 import type { Route } from '../session/subscription.js';
 import type { Connection } from './connection.js';
 
@@ -41,7 +40,7 @@ export function handleQos0(
   const isOrdinary =
     bodyStart + 2 <= end && topicEnd + (isV5 ? 1 : 0) <= end && !(isV5 && buffer[topicEnd] !== 0);
   // A large packet in memory of its own need not be copied at all.
-  if (!isOrdinary || (connection.splitter.ownsBuffer && end - start >= REFERENCE_BYTES)) {
+  if (!isOrdinary || connection.splitter.isBufferStable) {
     run.deliver();
     handlePublish(connection, buffer, start, bodyStart, end);
     return;
@@ -202,7 +201,7 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
   message.timestampMs = connection.broker.clock.wallMs();
   message.expirySeconds = properties.messageExpirySeconds;
   message.buffer = frame.buffer;
-  message.isBufferStable = connection.splitter.ownsBuffer;
+  message.isBufferStable = connection.splitter.isBufferStable;
   message.topicStart = frame.topicStart;
   message.topicEnd = frame.topicEnd;
   message.payloadStart = frame.payloadStart;

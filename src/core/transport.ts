@@ -28,6 +28,9 @@ export interface Transport {
   write(bytes: Buffer, onWritten: () => void): boolean;
   /** Bytes handed over by `write` that have not left for the kernel yet. */
   readonly pendingBytes: number;
+  /** What is written until `uncork` may leave together. */
+  cork(): void;
+  uncork(): void;
   pause(): void;
   resume(): void;
   /** Sends what was written, then closes; destroys after a bounded time. What still arrives is dropped. */

@@ -84,6 +84,14 @@ export class TcpTransport implements Transport {
     return this.#socket.writableLength;
   }
 
+  cork(): void {
+    this.#socket.cork();
+  }
+
+  uncork(): void {
+    this.#socket.uncork();
+  }
+
   pause(): void {
     this.#socket.pause();
   }

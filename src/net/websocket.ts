@@ -177,6 +177,12 @@ class WebSocketTransport implements Transport {
     return this.#pendingBytes;
   }
 
+  cork(): void {
+    // Each write is a WebSocket frame of its own, whenever it leaves.
+  }
+
+  uncork(): void {}
+
   pause(): void {
     this.#isPaused = true;
     this.#webSocket.pause();

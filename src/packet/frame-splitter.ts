@@ -1,20 +1,19 @@
 // Cuts the bytes of one connection into MQTT control packets, in place: a packet that lies whole in a chunk is never copied. Holds at most one
 // incomplete packet, in memory that grows with what arrived, not with what was announced.
+import { POOLED_BYTES_MAX, releaseBuffer, takeBuffer } from '../core/buffer-pool.js';
 import { ReasonCode } from './reason-codes.js';
 import { malformed, PacketType, protocolError } from './types.js';
 
 export interface FrameHandler {
   /**
-   * One complete packet: its first byte at `start`, what follows the fixed header from `bodyStart` to `end`. The bytes may be
-   * overwritten once the handler has returned from `onChunkEnd`.
+   * One complete packet: its first byte at `start`, what follows the fixed header from `bodyStart` to `end`. Unless
+   * `isBufferStable`, the bytes are overwritten once the handler has returned from `onChunkEnd`.
    * @throws {GomqError} PROTOCOL, which ends the splitting
    */
   onFrame(buffer: Buffer, start: number, bodyStart: number, end: number): void;
-  /** Every packet that arrived together has been handed over. */
+  /** Every packet that arrived together has been handed over; or the memory of the last one is about to be used again. */
   onChunkEnd(): void;
 }
-
-const FIRST_PARTIAL_BYTES = 256;
 
 export class FrameSplitter {
   readonly #handler: FrameHandler;
@@ -27,8 +26,8 @@ export class FrameSplitter {
   #sawFirst = false;
   /** 5.0 wants lengths in as few bytes as possible [MQTT-1.5.5-1]; 3.1.1 has no such rule. */
   requiresShortestLength = false;
-  /** True while the packet handed over lies in memory that is not used again, so that parts of it may be kept. */
-  ownsBuffer = false;
+  /** True while the packet handed over lies in memory that is not used again, so that parts of it may be kept: large ones do. */
+  isBufferStable = false;
 
   /** @param packetBytesMax the longest packet that is taken, fixed header included */
   constructor(handler: FrameHandler, packetBytesMax: number) {
@@ -166,9 +165,12 @@ export class FrameSplitter {
           const bodyStart = this.#headerEnd;
           this.#partial = undefined;
           this.#partialLength = 0;
-          this.ownsBuffer = true;
+          this.isBufferStable = partial.length > POOLED_BYTES_MAX;
           this.#handler.onFrame(partial, 0, bodyStart, total);
-          this.ownsBuffer = false;
+          this.isBufferStable = false;
+          // Whatever still refers to the packet is finished before its memory is used for something else.
+          if (!this.#isStopped) this.#handler.onChunkEnd();
+          releaseBuffer(partial);
           return at;
         }
       } else if (this.#partialLength >= 5) {
@@ -186,10 +188,11 @@ export class FrameSplitter {
     const needed = this.#partialLength + (end - start);
     if (this.#partial === undefined || this.#partial.length < needed) {
       // At once as much as the packet needs, if that is at most twice what has arrived: an announcement alone costs nothing.
-      const grown = Buffer.allocUnsafeSlow(
-        Math.max(needed, Math.min(total, 2 * needed), FIRST_PARTIAL_BYTES),
-      );
-      this.#partial?.copy(grown, 0, 0, this.#partialLength);
+      const grown = takeBuffer(Math.max(needed, Math.min(total, 2 * needed)));
+      if (this.#partial !== undefined) {
+        this.#partial.copy(grown, 0, 0, this.#partialLength);
+        releaseBuffer(this.#partial);
+      }
       this.#partial = grown;
     }
     chunk.copy(this.#partial, this.#partialLength, start, end);

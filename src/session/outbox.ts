@@ -1,14 +1,14 @@
 // Everything that leaves on one connection. Packets are written into buffers as they arise and handed to the transport once per turn of the
 // event loop; what a client does not take stays here, up to a bound that the callers ask for before they write.
 import { assert } from '../core/assert.js';
+import { LARGE_BYTES, releaseBuffer, takeBuffer } from '../core/buffer-pool.js';
 import type { Transport } from '../core/transport.js';
 import { PacketType, type ProtocolVersion, type QoS } from '../packet/types.js';
 import { varintSize, writeVarint } from '../packet/varint.js';
-import { LARGE_BYTES, releaseBuffer, takeBuffer } from './buffer-pool.js';
 import { copyBytes, type Message } from './message.js';
 
 /** Payloads from this size on are sent from where they are instead of being copied, where they stay long enough. */
-export const REFERENCE_BYTES = 16_384;
+const REFERENCE_BYTES = 16_384;
 
 export interface OutboxOptions {
   transport: Transport;
@@ -234,6 +234,8 @@ export class Outbox {
     let flushed = this.#length;
     if (full !== undefined) {
       this.#full = undefined;
+      // One system call for all of them.
+      this.#transport.cork();
       for (const departure of full) {
         flushed += departure.bytes.length;
         this.#write(departure);
@@ -245,6 +247,7 @@ export class Outbox {
       this.#length = 0;
       this.#write({ bytes: length === buffer.length ? buffer : buffer.subarray(0, length), own: buffer });
     }
+    if (full !== undefined) this.#transport.uncork();
     this.#lastFlushBytes = flushed;
   }
 
