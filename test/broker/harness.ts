@@ -117,6 +117,10 @@ export class FakeTransport implements Transport {
     return hasRoom;
   }
 
+  cork(): void {}
+
+  uncork(): void {}
+
   pause(): void {
     this.isPaused = true;
   }

@@ -16,6 +16,10 @@ type Qos = 0 | 1 | 2;
 export interface ModelOptions {
   /** `limits.outboxBytes`. */
   outboxBytes: number;
+  /** What a subscriber's transport takes before it says that it is full. */
+  highWaterBytes: number;
+  /** node's sockets say that they have drained before they say what was written. */
+  drainsBeforeWritten: boolean;
   /** `mqtt.inflightMaximum`: the window of a client that names none. */
   inflightMaximum: number;
 }
@@ -339,9 +343,7 @@ export class Subscriber {
     this.#unfinished = new Set();
     this.#early = new Set();
     for (const incoming of this.#incoming.values()) incoming.owes = 'nothing';
-    const client = this.#world.broker.client(version, {
-      highWaterBytes: this.#world.options.outboxBytes / 2,
-    });
+    const client = this.#world.broker.client(version, this.#world.options);
     this.#client = client;
     client.onPacket = this.#world.guard((packet) => {
       if (packet.cmd === 'connack')

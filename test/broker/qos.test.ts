@@ -41,13 +41,18 @@ test('QoS 1 at least once, QoS 2 exactly once, in order, within Receive Maximum,
     context,
     fc.asyncProperty(
       fc.array(step, { minLength: 10, maxLength: 120, size: 'max' }),
-      fc.integer({ min: 1, max: 4 }),
-      async (steps, inflightMaximum) => {
-        const outboxBytes = 4096;
+      fc.record({
+        outboxBytes: fc.constantFrom(4096, 50_000),
+        highWaterBytes: fc.constantFrom(1000, 20_000, 65_536),
+        drainsBeforeWritten: fc.boolean(),
+        inflightMaximum: fc.integer({ min: 1, max: 4 }),
+      }),
+      async (steps, options) => {
+        const { outboxBytes, inflightMaximum } = options;
         await withBroker({ limits: { outboxBytes }, mqtt: { inflightMaximum } }, (broker) =>
-          new World(broker, { outboxBytes, inflightMaximum }).run(steps),
+          new World(broker, options).run(steps),
         );
       },
     ),
-    250,
+    300,
   ));

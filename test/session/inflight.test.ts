@@ -123,3 +123,17 @@ test('all 65,535 ids can be in flight, and not one more', () => {
   inflight.removeAt(inflight.slotOf(40_000));
   assert.equal(inflight.add(0, Phase.Puback, undefined), 40_000);
 });
+
+test('a message that is never acknowledged stays the oldest although the ids have gone round', () => {
+  const inflight = new Inflight();
+  const oldest = inflight.add(0, Phase.Puback, undefined);
+  const pass = (count: number): void => {
+    for (let i = 0; i < count; i++)
+      inflight.removeAt(inflight.slotOf(inflight.add(i, Phase.Puback, undefined)));
+  };
+  pass(60_000);
+  const middle = inflight.add(60_001, Phase.Puback, undefined);
+  pass(6000);
+  const newest = inflight.add(70_000, Phase.Puback, undefined);
+  assert.deepEqual(inflight.idsInOrder(), [oldest, middle, newest]);
+});
