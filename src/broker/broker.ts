@@ -12,6 +12,7 @@ import type { Transport } from '../core/transport.js';
 import { type Log, type LogReader, ReadResult } from '../log/log.js';
 import { MemoryLog } from '../log/memory-log.js';
 import type { WillPacket } from '../packet/connect.js';
+import { shortReason } from '../packet/encode.js';
 import { ReasonCode, reasonName } from '../packet/reason-codes.js';
 import type { QoS } from '../packet/types.js';
 import type { Router } from '../router/router.js';
@@ -216,7 +217,7 @@ export class Broker {
 
   /** The one line about a connection that this side ends. */
   logClosed(connection: Connection, reasonCode: number, why: string): void {
-    this.#logger.warn(`closed a connection: ${why}`, {
+    this.#logger.warn(`closed a connection: ${shortReason(why)}`, {
       ...describe(connection),
       reason: reasonName(reasonCode),
     });
@@ -224,7 +225,10 @@ export class Broker {
 
   /** The one line about a request that was refused without closing. */
   logRefused(connection: Connection, reasonCode: number, why: string): void {
-    this.#logger.warn(`refused: ${why}`, { ...describe(connection), reason: reasonName(reasonCode) });
+    this.#logger.warn(`refused: ${shortReason(why)}`, {
+      ...describe(connection),
+      reason: reasonName(reasonCode),
+    });
   }
 
   // ---- publishing -------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ import type { Session } from '../session/session.js';
 import type { Subscription } from '../session/subscription.js';
 import type { Connection } from './connection.js';
 
+/** As many refusals as a SUBACK explains. */
+const REASONS_MAX = 4;
+
 interface Granted {
   subscription: Subscription;
   sendRetained: boolean;
@@ -27,7 +30,7 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
     const codes = packet.filters.map((request) => {
       const outcome = subscribe(connection, session, request, packet.subscriptionId, offset);
       if ('why' in outcome) {
-        reasons.push(`${request.filter}: ${outcome.why}`);
+        if (reasons.length < REASONS_MAX) reasons.push(`${request.filter}: ${outcome.why}`);
         broker.logRefused(connection, outcome.reasonCode, `SUBSCRIBE ${request.filter}: ${outcome.why}`);
         return outcome.reasonCode;
       }

@@ -1,4 +1,5 @@
 // PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): a packet id and, in 5.0, a reason code and properties.
+import { shortReason } from './encode.js';
 import { checkProperties } from './properties.js';
 import { ReasonCode } from './reason-codes.js';
 import { malformed, PacketType, type ProtocolVersion, protocolError } from './types.js';
@@ -48,7 +49,7 @@ const REASON_STRING = 0x1f;
 
 /** An acknowledgement with a reason string, for a 5.0 client. */
 export function encodeReasonedAck(type: number, packetId: number, reasonCode: number, why: string): Buffer {
-  const text = Buffer.from(why.slice(0, REASON_CHARACTERS_MAX));
+  const text = Buffer.from(shortReason(why));
   const propertyBytes = 3 + text.length;
   const remaining = 3 + varintSize(propertyBytes) + propertyBytes;
   const bytes = Buffer.allocUnsafe(1 + varintSize(remaining) + remaining);
@@ -62,9 +63,6 @@ export function encodeReasonedAck(type: number, packetId: number, reasonCode: nu
   text.copy(bytes, at);
   return bytes;
 }
-
-/** A reason may quote a topic name, which is long if the client so chooses. */
-const REASON_CHARACTERS_MAX = 1024;
 
 const PUBLISH_REASONS: ReadonlySet<number> = new Set([
   ReasonCode.Success,

@@ -142,11 +142,24 @@ function answer(packet: Packet, properties: object, extra: AnswerProperties): Bu
   return bytesOf({ ...packet, properties }, 5);
 }
 
+/** Reasons quote what clients sent, which may be as long as a client likes. */
+const REASON_CHARACTERS_MAX = 256;
+
+/** A reason that fits in a reason string, whatever it quotes. */
+export function shortReason(why: string): string {
+  return why.length <= REASON_CHARACTERS_MAX
+    ? why
+    : `${why.slice(0, REASON_CHARACTERS_MAX).toWellFormed()}...`;
+}
+
 function wireExtra({ reasonString, userProperties = [] }: AnswerProperties): object {
   // A list of objects of one name each is the only form in which mqtt-packet keeps order and repetition; an empty list makes it
   // write nothing at all.
   const pairs = userProperties.map(([name, value]) => ({ [name]: value }));
-  return { reasonString, userProperties: pairs.length === 0 ? undefined : pairs };
+  return {
+    reasonString: reasonString === undefined ? undefined : shortReason(reasonString),
+    userProperties: pairs.length === 0 ? undefined : pairs,
+  };
 }
 
 /** A packet with properties of a looser shape than mqtt-packet's types, which do not know lists of user properties. */
