@@ -50,6 +50,12 @@ export interface OutsideMessage {
   retain: boolean;
 }
 
+/** A connection that goes on doing what is refused is told of once in this time. */
+const REFUSAL_LOG_MS = 1000;
+
+/** Retained messages looked at for their expiry in one sweep. */
+const EXPIRY_BUDGET = 10_000;
+
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
 
@@ -77,7 +83,7 @@ export class Broker {
   #topics: Topic<Route>[] = [];
   #topicsBase = 0;
   /** Retained messages among them, for the limits to count. */
-  readonly uncommittedRetained = { messages: 0, bytes: 0 };
+  readonly #uncommittedRetained = { messages: 0, bytes: 0 };
   #dirty: Outbox[] = [];
   #isTurnScheduled = false;
   #isStopped = false;
@@ -154,6 +160,13 @@ export class Broker {
     return this.#bySession.get(session);
   }
 
+  /** Says who a session belongs to; routes that were made with the rights of somebody else are made anew. */
+  setUser(session: Session, userName: string | undefined): void {
+    if (session.userName === userName) return;
+    session.userName = userName;
+    if (this.accessControl !== undefined) this.state.router.invalidateAll();
+  }
+
   /** The connection's CONNECT was accepted and CONNACK is written: the session is served from now on. */
   attach(connection: Connection, session: Session): void {
     session.outbox = connection.outbox;
@@ -223,12 +236,20 @@ export class Broker {
     });
   }
 
-  /** The one line about a request that was refused without closing. */
+  /** The line about a request that was refused without closing: one a second for a connection, with the number of those in between. */
   logRefused(connection: Connection, reasonCode: number, why: string): void {
+    const now = this.clock.monotonicMs();
+    if (now < connection.refusalLoggedMs + REFUSAL_LOG_MS) {
+      connection.refusalsUnlogged++;
+      return;
+    }
     this.#logger.warn(`refused: ${shortReason(why)}`, {
       ...describe(connection),
       reason: reasonName(reasonCode),
+      ...(connection.refusalsUnlogged === 0 ? {} : { alsoRefused: connection.refusalsUnlogged }),
     });
+    connection.refusalLoggedMs = now;
+    connection.refusalsUnlogged = 0;
   }
 
   // ---- publishing -------------------------------------------------------------------------------------------------------------------
@@ -236,14 +257,13 @@ export class Broker {
   /** Appends a message to the log; its offset is known at once, everything else follows its commit. */
   append(message: Message): void {
     const { topic } = message;
-    const propertyBytes = message.propertiesEnd - message.propertiesStart;
-    const length = publishRecordBytes(topic.bytes.length, propertyBytes, message.payloadBytes);
+    const length = recordBytesOf(message);
     const slice = this.log.append(topic.name, length);
     message.writeRecord(slice);
     this.#topics.push(topic);
     if (message.isRetained) {
-      this.uncommittedRetained.messages++;
-      this.uncommittedRetained.bytes += length;
+      this.#uncommittedRetained.messages++;
+      this.#uncommittedRetained.bytes += length;
     }
     this.scheduleTurn();
   }
@@ -265,11 +285,33 @@ export class Broker {
     message.buffer = outside.payload;
     message.isBufferStable = true;
     message.payloadEnd = outside.payload.length;
+    const refusal = message.isRetained ? this.retainedRefusal(message) : undefined;
+    if (refusal !== undefined)
+      throw new GomqError('REFUSED', refusal, { reasonCode: ReasonCode.QuotaExceeded });
     this.#publish(message);
     if (outside.qos === 0 && !outside.retain) return;
     await new Promise<void>((resolve) => {
       this.whenCommitted(this.log.endOffset, resolve);
     });
+  }
+
+  /**
+   * Why a message cannot be kept as its topic's retained one, or undefined when it can. What is not committed yet counts as if every publish
+   * were of a topic of its own: the limits err on the safe side.
+   */
+  retainedRefusal(message: Message): string | undefined {
+    if (message.payloadBytes === 0) return undefined;
+    const { retainedMessages, retainedBytes } = this.config.limits;
+    const { retained, retainedBytes: kept } = this.state;
+    const before = retained.get(message.topic.levels);
+    if (before === undefined && retained.size + this.#uncommittedRetained.messages >= retainedMessages) {
+      return `there are ${retainedMessages} retained messages already`;
+    }
+    const bytes = recordBytesOf(message) - (before?.bytes ?? 0);
+    if (kept + this.#uncommittedRetained.bytes + bytes > retainedBytes) {
+      return `retained messages would take more than ${retainedBytes} bytes`;
+    }
+    return undefined;
   }
 
   /** Runs `work` once everything before `offset` is committed, behind the acknowledgements that wait for the same: at once when it is. */
@@ -304,6 +346,12 @@ export class Broker {
     message.payloadEnd = will.payload.length;
     message.properties = will.properties;
     message.propertiesEnd = will.properties.length;
+    const refusal = message.isRetained ? this.retainedRefusal(message) : undefined;
+    if (refusal !== undefined) {
+      // Whoever is there is told; it is only not kept for those who come later.
+      this.#logger.warn(`a will is not retained: ${refusal}`, { clientId: shortReason(session.clientId) });
+      message.isRetained = false;
+    }
     this.#publish(message);
   }
 
@@ -349,8 +397,8 @@ export class Broker {
       message.readRecord(reader.record);
       message.topic = this.#topics[offset - this.#topicsBase]!;
       if (message.isRetained) {
-        this.uncommittedRetained.messages--;
-        this.uncommittedRetained.bytes -= reader.record.end - reader.record.start;
+        this.#uncommittedRetained.messages--;
+        this.#uncommittedRetained.bytes -= reader.record.end - reader.record.start;
         this.state.applyRetained(message);
       }
       // At QoS 0 it was delivered as it came; the record is for the retained set.
@@ -380,6 +428,7 @@ export class Broker {
       this.#delayedWills.delete(session);
       this.#publishWill(session, will);
     }
+    this.state.dropExpiredRetained(this.clock.wallMs(), EXPIRY_BUDGET);
     for (const session of this.#absent) {
       if (now >= session.expiresAtMs) this.endSession(session); // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
     }
@@ -418,6 +467,11 @@ export class Broker {
   }
 }
 
+function recordBytesOf(message: Message): number {
+  const propertyBytes = message.propertiesEnd - message.propertiesStart;
+  return publishRecordBytes(message.topic.bytes.length, propertyBytes, message.payloadBytes);
+}
+
 function describe(connection: Connection): { clientId: string; address: string } {
-  return { clientId: connection.clientId, address: connection.address };
+  return { clientId: shortReason(connection.clientId), address: connection.address };
 }

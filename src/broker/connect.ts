@@ -127,6 +127,11 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
 
   const { mqtt, limits } = broker.config;
   const holder = broker.state.session(clientId);
+  // Its subscriptions, its backlog and its rights are those of whoever made it.
+  if (holder?.userName !== undefined && holder.userName !== result.userName) {
+    no(ReasonCode.NotAuthorized, 'the client id belongs to a session of another user');
+    return;
+  }
   // A session that ends with its connection is not there any more once that is taken over.
   const sessionPresent = holder !== undefined && !packet.cleanStart && holder.expirySeconds > 0;
   const expirySeconds = Math.min(packet.sessionExpirySeconds, mqtt.sessionExpirySecondsMax);
@@ -154,7 +159,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     }
     session = broker.state.createSession(clientId, broker.log.highWatermark);
   }
-  session.userName = result.userName;
+  broker.setUser(session, result.userName);
   session.expirySeconds = expirySeconds;
   session.window =
     packet.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? mqtt.inflightMaximum : packet.receiveMaximum;

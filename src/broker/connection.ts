@@ -57,6 +57,9 @@ export class Connection implements TransportHandler, FrameHandler {
   /** The topic of the last publish, with the right to it checked. */
   lastTopic: Topic<Route> | undefined = undefined;
   lastTopicRights = -1;
+  /** When the last refusal was logged, and how many were not since. */
+  refusalLoggedMs = Number.NEGATIVE_INFINITY;
+  refusalsUnlogged = 0;
   #isReadingPaused = false;
 
   constructor(broker: Broker, transport: Transport, deadlineMs: number) {

@@ -8,7 +8,7 @@ import { malformed, PacketType, protocolError, type QoS } from '../packet/types.
 import { isValidUtf8String, isWellFormedUtf8 } from '../packet/utf8.js';
 import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
-import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
+import { Message, NO_OFFSET } from '../session/message.js';
 import type { Route } from '../session/subscription.js';
 import type { Connection } from './connection.js';
 
@@ -80,9 +80,13 @@ export function handlePublish(
   broker.counters.received++;
   checkCapabilities(connection);
   const properties = scanPublishProperties(buffer, frame.propertiesStart, frame.propertiesEnd);
-  // A QoS 2 message that is sent again has been counted [MQTT-4.3.3-10].
-  const isAgain = frame.qos === 2 && connection.session!.received.has(frame.packetId);
-  if (frame.qos > 0 && !isAgain) countUnacknowledged(connection);
+  if (frame.qos === 2 && connection.session!.received.has(frame.packetId)) {
+    // Sent again before its PUBREL: the message is in the log already, whoever may publish what by now; only the answer is given again
+    // [MQTT-4.3.3-10].
+    acknowledge(connection, ReasonCode.Success);
+    return;
+  }
+  if (frame.qos > 0) countUnacknowledged(connection);
   try {
     const topic = resolveTopic(connection, properties);
     checkRights(connection, topic);
@@ -216,38 +220,13 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
 function keep(connection: Connection, topic: Topic<Route>): void {
   const { broker } = connection;
   const session = connection.session!;
-  if (frame.qos === 2) {
-    // Sent again before its PUBREL: the message is in the log already, only the answer is given again [MQTT-4.3.3-10].
-    if (session.received.has(frame.packetId)) {
-      acknowledge(connection, ReasonCode.Success);
-      return;
-    }
-  }
-  if (message.isRetained) checkRetainedLimits(connection, topic);
+  const refusal = message.isRetained ? broker.retainedRefusal(message) : undefined;
+  if (refusal !== undefined) throw new Refusal(ReasonCode.QuotaExceeded, refusal);
   broker.append(message);
   if (frame.qos === 0) return;
   if (frame.qos === 2) session.received.add(frame.packetId);
   const isUnheard = connection.version === 5 && broker.router.route(topic).isEmpty;
   acknowledge(connection, isUnheard ? ReasonCode.NoMatchingSubscribers : ReasonCode.Success);
-}
-
-function checkRetainedLimits(connection: Connection, topic: Topic<Route>): void {
-  const { state, config, uncommittedRetained } = connection.broker;
-  if (message.payloadBytes === 0) return;
-  const { retainedMessages, retainedBytes } = config.limits;
-  const before = state.retained.get(topic.levels);
-  const propertyBytes = message.propertiesEnd - message.propertiesStart;
-  const bytes = publishRecordBytes(topic.bytes.length, propertyBytes, message.payloadBytes);
-  // What is not committed yet counts as if every publish were of a topic of its own: the limits err on the safe side.
-  if (before === undefined && state.retained.size + uncommittedRetained.messages >= retainedMessages) {
-    throw new Refusal(ReasonCode.QuotaExceeded, `there are ${retainedMessages} retained messages already`);
-  }
-  if (state.retainedBytes + uncommittedRetained.bytes + bytes - (before?.bytes ?? 0) > retainedBytes) {
-    throw new Refusal(
-      ReasonCode.QuotaExceeded,
-      `retained messages would take more than ${retainedBytes} bytes`,
-    );
-  }
 }
 
 /** PUBACK or PUBREC, behind everything that is in the log now [MQTT-4.6.0-2], [MQTT-4.6.0-3]. */

@@ -45,10 +45,13 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
       });
       connection.sendPacket(suback);
     }
-    for (const { subscription, sendRetained } of granted) {
-      // Replaced by a later filter of the same packet: that one counts, but what the first began goes on.
-      if (sendRetained) broker.delivery.startRetained(subscription, offset);
-    }
+    // What is retained at QoS 0 may be in the log and not committed: it is waited for, since it was delivered before there was a subscription.
+    const end = broker.log.endOffset;
+    broker.whenCommitted(end, () => {
+      for (const { subscription, sendRetained } of granted) {
+        if (sendRetained) broker.delivery.startRetained(subscription, offset, end);
+      }
+    });
   });
 }
 

@@ -169,7 +169,7 @@ export const configSchema = z.strictObject({
       'The largest MQTT packet, and the largest body of `POST /pub`.',
     ),
     topicBytes: integer(1, 65535, 1024, 'The longest topic name or topic filter.'),
-    topicLevels: integer(1, 65535, 64, 'Levels (separated by `/`) in a topic name or topic filter.'),
+    topicLevels: integer(1, 1024, 64, 'Levels (separated by `/`) in a topic name or topic filter.'),
     subscriptionsPerSession: integer(1, 10_000_000, 10_000, 'Subscriptions of one session.'),
     sessions: integer(1, 10_000_000, 100_000, 'Sessions in total, connected or not.'),
     retainedMessages: integer(0, 100_000_000, 1_000_000, 'Retained messages in total.'),

@@ -11,6 +11,8 @@ export interface TransportHandler {
   onClose(error: Error | undefined): void;
 }
 
+export type OnWritten = (error?: Error | null) => void;
+
 export interface Transport {
   /** IP address without port, an IPv4 address always as `203.0.113.7`. */
   readonly remoteAddress: string;
@@ -23,9 +25,10 @@ export interface Transport {
   start(handler: TransportHandler): void;
   /**
    * Hands `bytes` to the kernel. The caller must leave `bytes` unchanged until `onWritten`, which is called exactly once, later, and also
-   * where the connection broke or is over. False: wait for onDrain, which may come although `pendingBytes` is 0 already.
+   * where the connection broke or is over. With an error the kernel may still hold `bytes`: they must not be used for anything else. The
+   * calls do not come in the order of the writes. False: wait for onDrain, which may come although `pendingBytes` is 0 already.
    */
-  write(bytes: Buffer, onWritten: () => void): boolean;
+  write(bytes: Buffer, onWritten: OnWritten): boolean;
   /** Bytes handed over by `write` that have not left for the kernel yet. */
   readonly pendingBytes: number;
   /** What is written until `uncork` may leave together. */

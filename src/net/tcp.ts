@@ -3,7 +3,7 @@
 // reads into one buffer, which is free again before the next one reads.
 import { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import type { Transport, TransportHandler } from '../core/transport.js';
+import type { OnWritten, Transport, TransportHandler } from '../core/transport.js';
 import { Sweep } from './sweep.js';
 
 /** Bytes that may wait in a socket before `write` answers false. */
@@ -71,7 +71,7 @@ export class TcpTransport implements Transport {
     else this.#socket.read(0);
   }
 
-  write(bytes: Buffer, onWritten: () => void): boolean {
+  write(bytes: Buffer, onWritten: OnWritten): boolean {
     // Checked here because a socket whose peer has left would answer a write with an error of its own.
     if (!this.#socket.writable) {
       process.nextTick(onWritten);

@@ -6,7 +6,7 @@ import { TLSSocket } from 'node:tls';
 import { type RawData, type WebSocket, WebSocketServer } from 'ws';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
-import type { Transport, TransportHandler } from '../core/transport.js';
+import type { OnWritten, Transport, TransportHandler } from '../core/transport.js';
 import { verifiedName } from './certificates.js';
 import { closing, type Peer, SOCKET_HIGH_WATER_BYTES } from './tcp.js';
 
@@ -157,12 +157,12 @@ class WebSocketTransport implements Transport {
     this.#handler = handler;
   }
 
-  write(bytes: Buffer, onWritten: () => void): boolean {
+  write(bytes: Buffer, onWritten: OnWritten): boolean {
     this.#pendingBytes += bytes.length;
     // ws hands the bytes to the socket as they are, because a server does not mask; the callback comes exactly once, also after an error.
-    this.#webSocket.send(bytes, () => {
+    this.#webSocket.send(bytes, (error) => {
       this.#pendingBytes -= bytes.length;
-      onWritten();
+      onWritten(error);
       if (this.#needsDrain && this.#pendingBytes === 0) {
         this.#needsDrain = false;
         if (!this.#isEnding) this.#handler?.onDrain();

@@ -265,8 +265,11 @@ export class Delivery {
     if (group.returned.length > 0) this.queuePump(group);
   }
 
-  /** Retained messages for a subscription: those that were published before offset `before`. */
-  startRetained(subscription: Subscription, before: number): void {
+  /**
+   * Retained messages for a subscription that took effect at offset `before`, when the log ended at `beforeQos0`. Everything below
+   * `beforeQos0` is committed.
+   */
+  startRetained(subscription: Subscription, before: number, beforeQos0: number): void {
     const session = subscription.session;
     const levels = subscription.filter.split('/');
     if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
@@ -277,6 +280,7 @@ export class Delivery {
       scan: this.#retained.scan(levels),
       text: subscription.text,
       before,
+      beforeQos0,
       waiting: undefined,
     });
     this.queuePump(session);
@@ -368,8 +372,10 @@ export class Delivery {
         return true;
       }
       const qos = phase === Phase.Puback ? 1 : 2;
-      const isRetained = origin instanceof RetainedMessage;
-      const ids = this.#idsFor(session, message, origin);
+      const entry = this.#entryFor(session, message, origin);
+      const isRetained =
+        origin instanceof RetainedMessage || (message.isRetained && entry?.retainAsPublished === true);
+      const ids = entry?.subscriptionIds;
       // [MQTT-3.3.1-1] A message that is sent again has DUP set.
       if (!session.outbox!.publish(message, qos, id, isRetained, true, ids, this.#clock.wallMs())) {
         this.counters.droppedTooLarge++;
@@ -382,12 +388,19 @@ export class Delivery {
     return true;
   }
 
-  #idsFor(session: Session, message: Message, origin: unknown): readonly number[] | undefined {
-    if (origin instanceof SharedGroup) {
-      const member = origin.members.find((one) => one.session === session);
-      return member !== undefined && member.id > 0 ? [member.id] : undefined;
-    }
-    return this.#router.route(message.topic).entryOf(session)?.subscriptionIds;
+  /** The subscriptions that a message is sent again for; they may be gone. */
+  #entryFor(
+    session: Session,
+    message: Message,
+    origin: unknown,
+  ): Pick<RouteEntry, 'retainAsPublished' | 'subscriptionIds'> | undefined {
+    if (!(origin instanceof SharedGroup)) return this.#router.route(message.topic).entryOf(session);
+    const member = origin.members.find((one) => one.session === session);
+    if (member === undefined) return undefined;
+    return {
+      retainAsPublished: member.retainAsPublished,
+      subscriptionIds: member.id > 0 ? [member.id] : undefined,
+    };
   }
 
   #pumpRetained(session: Session): void {
@@ -422,7 +435,7 @@ export class Delivery {
       retained = next;
     }
     scan.waiting = undefined;
-    if (retained.record.offset >= scan.before) return 'sent';
+    if (retained.record.offset >= (retained.qos === 0 ? scan.beforeQos0 : scan.before)) return 'sent';
     const qos = lowerQos(retained.qos, subscription.qos);
     const hasRoom = qos === 0 ? session.outbox!.hasRoom : session.canTake;
     if (!hasRoom) {

@@ -169,11 +169,13 @@ export class RetainedMessage {
   readonly qos: QoS;
   /** Who published it: their right to do so is asked for again when it is sent (CVE-2018-12546). */
   readonly source: { clientId: string; userName: string | undefined } | undefined;
+  readonly #expiresAtMs: number = Number.POSITIVE_INFINITY;
 
   constructor(message: Message, source: { clientId: string; userName: string | undefined } | undefined) {
     this.topic = message.topic;
     this.qos = message.qos;
     this.source = source;
+    if (message.expirySeconds >= 0) this.#expiresAtMs = message.timestampMs + message.expirySeconds * 1000;
     const length = publishRecordBytes(
       message.topic.bytes.length,
       message.propertiesEnd - message.propertiesStart,
@@ -186,6 +188,14 @@ export class RetainedMessage {
 
   get bytes(): number {
     return this.record.end;
+  }
+
+  get hasExpiry(): boolean {
+    return this.#expiresAtMs !== Number.POSITIVE_INFINITY;
+  }
+
+  isExpired(nowMs: number): boolean {
+    return nowMs >= this.#expiresAtMs;
   }
 }
 

@@ -53,8 +53,6 @@ export class Outbox {
   #full: Departure[] | undefined = undefined;
   /** Bytes written here and not yet taken by the kernel. */
   #queuedBytes = 0;
-  /** What the transport holds, in order. */
-  #leaving: Departure[] = [];
   #lastFlushBytes = 0;
   #isDirty = false;
   #isCongested = false;
@@ -325,19 +323,14 @@ export class Outbox {
       if (departure.own !== undefined) releaseBuffer(departure.own);
       return;
     }
-    this.#leaving.push(departure);
-    this.#onWritten ??= () => this.#written();
-    if (!this.#transport.write(departure.bytes, this.#onWritten)) this.#isCongested = true;
+    const isTaken = this.#transport.write(departure.bytes, (error) => this.#written(departure, error));
+    if (!isTaken) this.#isCongested = true;
   }
 
-  /** Made at the first write: an idle connection has none. */
-  #onWritten: (() => void) | undefined = undefined;
-
-  #written(): void {
-    const departure = this.#leaving.shift();
-    assert(departure !== undefined, 'what was written had been handed over');
+  #written(departure: Departure, error: Error | null | undefined): void {
     this.#queuedBytes -= departure.bytes.length;
-    if (departure.own !== undefined) releaseBuffer(departure.own);
+    // After an error the kernel may not have let go of the buffer: it is left to the garbage collector.
+    if (departure.own !== undefined && !error) releaseBuffer(departure.own);
     // Half empty rather than just not full, so that what waits comes in portions worth a write.
     if (this.#isRoomAwaited && !this.#isClosed && this.#queuedBytes <= this.#outboxBytes / 2) {
       this.#isRoomAwaited = false;

@@ -13,8 +13,10 @@ export interface RetainedScan {
   readonly scan: TopicTreeScan<RetainedMessage>;
   /** Of the subscription, which may be replaced while the scan goes on. */
   readonly text: string;
-  /** Retained messages from this offset on are not for the scan: they are delivered as they are published. */
+  /** Retained messages of QoS 1 and 2 from this offset on are not for the scan: they are delivered at their commit. */
   readonly before: number;
+  /** The same for QoS 0, which is delivered when it arrives: what had been appended when the subscription was made. */
+  readonly beforeQos0: number;
   /** Found, and waiting for room in the window or the outbox. */
   waiting: RetainedMessage | undefined;
 }

@@ -25,6 +25,9 @@ export class State {
   readonly router: Router<Subscription | SharedGroup, Route>;
   readonly retained = new TopicTree<RetainedMessage>();
   retainedBytes = 0;
+  /** Those of them that expire, and how far the look at them has come. */
+  readonly #expiring = new Set<RetainedMessage>();
+  #expiryScan: IterableIterator<RetainedMessage> | undefined = undefined;
   readonly #sessions = new Map<string, Session>();
   readonly #byNumber = new Map<number, Session>();
   readonly #groups = new Map<string, SharedGroup>();
@@ -187,11 +190,29 @@ export class State {
     const retained = new RetainedMessage(message, source);
     const before = this.retained.set(levels, retained);
     this.retainedBytes += retained.bytes - (before?.bytes ?? 0);
+    if (before !== undefined) this.#expiring.delete(before);
+    if (retained.hasExpiry) this.#expiring.add(retained);
+  }
+
+  /** Looks at up to `budget` retained messages that have an expiry, in turn, and removes those whose time is over. */
+  dropExpiredRetained(nowMs: number, budget: number): void {
+    if (this.#expiring.size === 0) return;
+    for (let count = Math.min(budget, this.#expiring.size); count > 0; count--) {
+      this.#expiryScan ??= this.#expiring.values();
+      const next = this.#expiryScan.next();
+      if (next.done === true) {
+        this.#expiryScan = undefined;
+        return;
+      }
+      if (next.value.isExpired(nowMs)) this.removeRetained(next.value.topic.levels);
+    }
   }
 
   removeRetained(levels: readonly string[]): void {
     const before = this.retained.delete(levels);
-    if (before !== undefined) this.retainedBytes -= before.bytes;
+    if (before === undefined) return;
+    this.retainedBytes -= before.bytes;
+    this.#expiring.delete(before);
   }
 }
 
