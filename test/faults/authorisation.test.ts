@@ -244,6 +244,46 @@ describe('rights taken away while a subscription is live (CVE-2021-34434)', () =
       if (version === 5) await writer.expectDisconnect(NOT_AUTHORIZED);
       else await writer.expectClosed();
     });
+
+    it(`protocol level ${version}: a session of one user is not to be had by another`, async (context) => {
+      const broker = await startSecured(context, `${ALL}user carol\ntopic read #\ntopic write #\n`);
+      const clientId = uniqueClientId();
+      const alice = await broker.as('alice', durable(version, clientId));
+      await alice.subscribe('#', 1);
+      const carol = { username: 'carol', password: PASSWORD };
+      for (const who of [carol, { ...carol, clean: true }, {}]) {
+        const other = await RawClient.connect(broker.port);
+        const connack = await other.mqttConnect({ ...durable(version, clientId), ...who });
+        assert.equal(
+          connack.reasonCode ?? connack.returnCode,
+          version === 5 ? NOT_AUTHORIZED : OLD_NOT_AUTHORIZED,
+        );
+        await other.expectClosed();
+      }
+      const writer = await broker.as('bob');
+      await writer.publish('secret', 'for alice', { qos: 1 });
+      await alice.expectMessage('secret', 'for alice');
+    });
+
+    it(`protocol level ${version}: a session that had no user gets the rights of the first`, async (context) => {
+      const broker = await startSecured(
+        context,
+        'topic read #\nuser bob\ntopic write #\nuser carol\ntopic read open\n',
+      );
+      const clientId = uniqueClientId();
+      const nobody = await RawClient.open(broker.port, durable(version, clientId));
+      const writer = await broker.as('bob');
+      await nobody.subscribe('#', 1);
+      // Delivered once, so that the way to this topic is worked out.
+      await writer.publish('secret', 'for everybody', { qos: 1 });
+      await nobody.expectMessage('secret', 'for everybody');
+      const carol = await broker.as('carol', durable(version, clientId));
+      assert.equal(carol.connack?.sessionPresent, true);
+      await writer.publish('secret', 'not for carol', { qos: 1 });
+      await writer.publish('open', 'for all', { qos: 1 });
+      await carol.expectMessage('open', 'for all');
+      await carol.expectQuiet();
+    });
   }
 });
 
@@ -300,6 +340,22 @@ describe('rights taken away while a QoS 2 exchange is open', () => {
       await expectPublishRefused(writer, 'secret');
     });
 
+    it(`protocol level ${version}: a publisher who sends the message again is told that it was taken`, async (context) => {
+      const broker = await startSecured(context, ALL);
+      const clientId = uniqueClientId();
+      const first = await broker.as('bob', durable(version, clientId));
+      const messageId = first.sendPublish('secret', 'taken', { qos: 2 });
+      await first.expect('pubrec');
+      first.destroy();
+      broker.setRules(LESS);
+      const second = await broker.as('bob', durable(version, clientId));
+      second.sendPublish('secret', 'taken', { qos: 2, messageId, dup: true });
+      const pubrec = await second.expect('pubrec');
+      assert.deepEqual([pubrec.messageId, pubrec.reasonCode ?? 0], [messageId, 0]);
+      second.send({ cmd: 'pubrel', messageId });
+      await second.expect('pubcomp');
+    });
+
     it(`protocol level ${version}: a subscriber ends what it was sent`, async (context) => {
       const broker = await startSecured(context, ALL);
       const reader = await broker.as('alice', { version });
@@ -331,6 +387,24 @@ describe('rights taken away while a QoS 2 exchange is open', () => {
       await second.expectQuiet();
     });
   }
+
+  it('5.0: a packet id whose message was sent again is free for another one once it is released', async (context) => {
+    const broker = await startSecured(context, ALL);
+    const reader = await broker.as('alice');
+    await reader.subscribe('#', 2);
+    const writer = await broker.as('bob', { version: 5 });
+    const messageId = writer.sendPublish('secret', 'taken', { qos: 2 });
+    await writer.expect('pubrec');
+    await reader.expectMessage('secret', 'taken');
+    broker.setRules('user alice\ntopic read #\nuser bob\ntopic write open/#\n');
+    writer.sendPublish('secret', 'taken', { qos: 2, messageId, dup: true });
+    const pubrec = await writer.expect('pubrec');
+    assert.equal(pubrec.reasonCode ?? 0, 0);
+    writer.send({ cmd: 'pubrel', messageId });
+    await writer.expect('pubcomp');
+    await writer.publish('open/1', 'another', { qos: 2, messageId });
+    await reader.expectMessage('open/1', 'another');
+  });
 
   it('5.0: a packet id whose message was refused is free for another one', async (context) => {
     const broker = await startSecured(context, ALL);
