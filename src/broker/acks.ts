@@ -76,9 +76,8 @@ function handlePubcomp(connection: Connection, session: Session, slot: number): 
 }
 
 function finishDelivery(connection: Connection, session: Session, slot: number): void {
-  if (session.inflight.wasSentAt(slot)) session.outstanding--;
-  session.inflight.removeAt(slot);
-  connection.broker.delivery.onRoom(session);
+  session.release(slot);
+  connection.broker.pump.onRoom(session);
 }
 
 /** The publisher lets go of a packet id; PUBCOMP stays behind the PUBREC that may still wait to be sent. */

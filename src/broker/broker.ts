@@ -20,9 +20,11 @@ import { validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
 import type { AccessControl } from '../security/access-control.js';
 import type { Authenticator } from '../security/authenticator.js';
+import { CursorWalk } from '../session/cursor-walk.js';
 import { Delivery } from '../session/delivery.js';
 import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
 import type { Outbox } from '../session/outbox.js';
+import { Pump } from '../session/pump.js';
 import { NEVER_EXPIRES, type Session } from '../session/session.js';
 import type { SharedGroup } from '../session/shared-group.js';
 import type { Route, Subscription } from '../session/subscription.js';
@@ -65,6 +67,8 @@ export class Broker {
   readonly log: Log;
   readonly state: State;
   readonly delivery: Delivery;
+  readonly pump: Pump;
+  readonly #cursorWalk: CursorWalk;
   readonly commits = new CommitQueue();
   readonly run: PublishRun;
   readonly authenticator: Authenticator;
@@ -107,16 +111,19 @@ export class Broker {
     accessControl?.onReload(() => this.state.router.invalidateAll());
     const log = new MemoryLog({
       ...this.config.log,
-      neededFrom: (before) =>
-        this.state.neededFrom(before, (behind, to) => this.delivery.advance(behind, to)),
+      neededFrom: (before) => this.#cursorWalk.neededFrom(before),
       onLost: (from, to) => this.#onLost(from, to),
     });
     this.log = log;
-    this.delivery = new Delivery({
+    const { router, retained } = this.state;
+    this.delivery = new Delivery({ router, clock: this.clock, mayRead });
+    this.pump = new Pump({
       log,
-      router: this.state.router,
-      retained: this.state.retained,
+      router,
+      retained,
+      delivery: this.delivery,
       clock: this.clock,
+      retainedInflightBytesMax: this.config.limits.outboxBytes,
       onPumpQueued: () => this.scheduleTurn(),
       mayRead,
       mayHavePublished:
@@ -124,6 +131,7 @@ export class Broker {
           ? undefined
           : (source, topicName) => accessControl.mayPublish(source, topicName),
     });
+    this.#cursorWalk = new CursorWalk(this.pump, () => this.state.readings());
     this.run = new PublishRun(this.delivery, (topic) => this.state.router.route(topic));
     this.#commitReader = log.createReader(() => undefined);
     log.onCommit((from, to) => this.#onCommit(from, to));
@@ -175,7 +183,7 @@ export class Broker {
     this.#delayedWills.delete(session); // [MQTT-3.1.3-9]
     this.#bySession.set(session, connection);
     connection.deadlineMs = this.clock.monotonicMs() + connection.silenceMs;
-    this.delivery.attach(session);
+    this.pump.attach(session);
     this.#logger.debug('client connected', describe(connection));
   }
 
@@ -184,7 +192,7 @@ export class Broker {
     const { session, outbox } = connection;
     if (session === undefined || this.#bySession.get(session) !== connection) return;
     this.#bySession.delete(session);
-    this.delivery.detach(session);
+    this.pump.detach(session);
     outbox?.close();
     const { will } = connection;
     connection.will = undefined;
@@ -216,7 +224,7 @@ export class Broker {
   }
 
   readonly onLeaveGroup = (session: Session, group: SharedGroup): void => {
-    this.delivery.leaveGroup(session, group);
+    this.pump.leaveGroup(session, group);
   };
 
   onConnectionClosed(connection: Connection, error: Error | undefined): void {
@@ -373,7 +381,7 @@ export class Broker {
     this.#isTurnScheduled = false;
     this.log.flush();
     this.commits.release(this.log.highWatermark);
-    this.delivery.runPumps();
+    this.pump.runPumps();
     const dirty = this.#dirty;
     if (dirty.length > 0) {
       this.#dirty = [];

@@ -92,7 +92,7 @@ export class Connection implements TransportHandler, FrameHandler {
   /** The outbox has room again. */
   onRoom(): void {
     if (this.isClosed) return;
-    if (this.session !== undefined) this.broker.delivery.onRoom(this.session);
+    if (this.session !== undefined) this.broker.pump.onRoom(this.session);
     this.checkReading();
   }
 

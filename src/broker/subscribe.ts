@@ -37,6 +37,7 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
       granted.push(outcome);
       return outcome.subscription.qos;
     });
+    broker.state.settleRoutes();
     if (!connection.isClosed) {
       const suback = encodeSuback(connection.version, packet.packetId, codes, {
         reasonString:
@@ -49,7 +50,7 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
     const end = broker.log.endOffset;
     broker.whenCommitted(end, () => {
       for (const { subscription, sendRetained } of granted) {
-        if (sendRetained) broker.delivery.startRetained(subscription, offset, end);
+        if (sendRetained) broker.pump.startRetained(subscription, offset, end);
       }
     });
   });
@@ -100,7 +101,7 @@ function subscribe(
   // [MQTT-3.3.1-9] to [MQTT-3.3.1-11] v5; never for a shared subscription (section 4.8.2).
   const sendRetained =
     parsed.group === undefined && (retainHandling === 0 || (retainHandling === 1 && isNew));
-  if (parsed.group !== undefined) broker.delivery.onMember(subscription);
+  if (parsed.group !== undefined) broker.pump.onMember(subscription);
   return { subscription, sendRetained };
 }
 
@@ -111,11 +112,12 @@ export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   broker.whenCommitted(broker.log.endOffset, () => {
     if (broker.state.session(session.clientId) !== session) return;
     const codes = packet.filters.map((filter) => {
-      broker.delivery.stopRetained(session, filter);
+      broker.pump.stopRetained(session, filter);
       return broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
         ? ReasonCode.Success
         : ReasonCode.NoSubscriptionExisted;
     });
+    broker.state.settleRoutes();
     if (connection.isClosed) return;
     connection.sendPacket(encodeUnsuback(connection.version, packet.packetId, codes)); // [MQTT-3.10.4-4]
   });

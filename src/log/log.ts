@@ -18,6 +18,8 @@ export const ReadResult = {
   End: 1,
   /** The record is not in memory; `onReadable` will be called once, then ask again. */
   Pending: 2,
+  /** Much was passed over and nothing found yet: ask again when others have had their turn. */
+  Later: 3,
 } as const;
 export type ReadResult = (typeof ReadResult)[keyof typeof ReadResult];
 
@@ -68,8 +70,11 @@ export interface Retention {
   retentionBytes: number;
   /** Records beyond this many bytes go even if somebody needs them. */
   hardLimitBytes: number;
-  /** The lowest offset that a session still needs, if it is below `before`: the end of the segment that is about to go. */
-  neededFrom(before: number): number;
+  /**
+   * The lowest offset that a session still needs, if it is below `before`: the end of the segment that is to go. Undefined when that takes
+   * longer to find out: it is asked again at the next flush.
+   */
+  neededFrom(before: number): number | undefined;
   /** Records [from, to) went although somebody needed them. */
   onLost(from: number, to: number): void;
 }

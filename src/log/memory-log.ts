@@ -8,6 +8,8 @@ import { type Log, type LogReader, ReadResult, type RecordSlice, type Retention 
 /** A block is closed when it holds this much: the granularity at which readers skip. */
 const BLOCK_BYTES = 65_536;
 const INITIAL_RECORDS = 1024;
+/** Topics that one call of `next` asks about at most, but for the rest of a block. */
+const ASKED_MAX = 4096;
 
 class Block {
   /** Index in the segment of the first record. */
@@ -131,6 +133,11 @@ export class MemoryLog implements Log {
   }
 
   flush(): void {
+    this.#commit();
+    this.#retain();
+  }
+
+  #commit(): void {
     if (this.#highWatermark === this.#endOffset) return;
     const from = this.#highWatermark;
     this.#highWatermark = this.#endOffset;
@@ -169,12 +176,10 @@ export class MemoryLog implements Log {
     return segment;
   }
 
-  /** Seals the active segment, starts one with room for `length` bytes, and lets go of what need not be kept. */
+  /** Seals the active segment and starts one with room for `length` bytes. */
   #roll(length: number): Segment {
     this.#sealedBytes += this.#segments.at(-1)!.usedBytes;
-    const segment = this.#newSegment(Math.max(this.#options.segmentBytes, length));
-    this.#retain();
-    return segment;
+    return this.#newSegment(Math.max(this.#options.segmentBytes, length));
   }
 
   #retain(): void {
@@ -184,7 +189,7 @@ export class MemoryLog implements Log {
       const oldest = this.#segments[0]!;
       // What is not committed is still on its way to subscribers and acks: it stays whatever the limits say.
       if (oldest.endOffset > this.#highWatermark) return;
-      const neededFrom = this.#options.neededFrom(oldest.endOffset);
+      const neededFrom = this.#options.neededFrom(oldest.endOffset) ?? oldest.baseOffset;
       const isNeeded = neededFrom < oldest.endOffset;
       if (isNeeded && this.#sealedBytes <= hardLimitBytes) return;
       this.#segments.shift();
@@ -194,19 +199,23 @@ export class MemoryLog implements Log {
   }
 }
 
+const NOTHING = Buffer.alloc(0);
+
 class MemoryLogReader implements LogReader {
   readonly #log: MemoryLog;
   readonly record: RecordSlice;
-  #segment: Segment;
+  /** Where the last record was: it keeps that memory alive. */
+  #segment: Segment | undefined = undefined;
   /** The last block that `wants` was asked about, and what it answered. */
   #askedBlock: Block | undefined;
+  /** Topics that `wants` was asked about in this call. */
+  #asked = 0;
   position: number;
 
   constructor(log: MemoryLog) {
     this.#log = log;
     this.position = log.highWatermark;
-    this.#segment = log.segmentOf(this.position);
-    this.record = { offset: 0, buffer: this.#segment.buffer, start: 0, end: 0 };
+    this.record = { offset: 0, buffer: NOTHING, start: 0, end: 0 };
   }
 
   seek(offset: number): void {
@@ -218,16 +227,20 @@ class MemoryLogReader implements LogReader {
     const log = this.#log;
     if (this.position < log.startOffset) this.position = log.startOffset;
     let segment = this.#segment;
+    this.#asked = 0;
     while (this.position < log.highWatermark) {
       const position = this.position;
       // Segments that retention dropped are found out by the offset: this one may be gone, and its memory stays until we let go.
-      if (position < segment.baseOffset || position >= segment.endOffset) {
+      if (segment === undefined || position < segment.baseOffset || position >= segment.endOffset) {
         segment = log.segmentOf(position);
         this.#segment = segment;
         this.#askedBlock = undefined;
       }
       const index = position - segment.baseOffset;
-      if (wants !== undefined && this.#passOver(segment, index, wants)) continue;
+      if (wants !== undefined && this.#passOver(segment, index, wants)) {
+        if (this.#asked >= ASKED_MAX) return ReadResult.Later;
+        continue;
+      }
       const record = this.record;
       record.offset = position;
       record.buffer = segment.buffer;
@@ -240,7 +253,8 @@ class MemoryLogReader implements LogReader {
   }
 
   close(): void {
-    // Memory needs nothing closed; the interface is for readers that hold a file.
+    this.#segment = undefined;
+    this.record.buffer = NOTHING;
   }
 
   /** Moves beyond the block that holds `index` when nothing in it is wanted. */
@@ -251,6 +265,7 @@ class MemoryLogReader implements LogReader {
     // The last block of the active segment still grows, so an answer about it would not last.
     const next = segment.blocks[at + 1];
     for (const topicName of block.topics) {
+      this.#asked++;
       if (wants(topicName)) {
         if (next !== undefined) this.#askedBlock = block;
         return false;

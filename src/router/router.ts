@@ -5,7 +5,9 @@ import { hasWildcard } from './topic-name.js';
 import { type Topic, TopicTable } from './topic-table.js';
 import { SCAN_BUDGET_SPENT, SCAN_DONE } from './topic-tree.js';
 
-/** A wildcard change that touches more interned topics than this drops all routes at once instead: it is cheaper. */
+/** A change of more filters than this drops all routes: naming the topics costs more than it saves. */
+const FILTERS_MAX = 64;
+/** The same for a change that touches more interned topics. */
 const PRECISE_INVALIDATIONS_MAX = 256;
 
 /**
@@ -42,16 +44,14 @@ export class Router<S, R> {
     return this.#topics.intern(name);
   }
 
+  /** Adds a subscription. Cached routes do not know of it until `invalidate`. */
   subscribe(filter: string, subscription: S): void {
     this.#trie.add(filter.split('/'), subscription);
-    this.invalidate(filter);
   }
 
-  /** True when the subscription was there. */
+  /** True when the subscription was there. Cached routes still know of it until `invalidate`. */
   unsubscribe(filter: string, subscription: S): boolean {
-    const removed = this.#trie.remove(filter.split('/'), subscription);
-    if (removed) this.invalidate(filter);
-    return removed;
+    return this.#trie.remove(filter.split('/'), subscription);
   }
 
   /** The route of a topic, from the cache where it is still true. */
@@ -65,22 +65,37 @@ export class Router<S, R> {
     return route;
   }
 
-  /** Drops the cached routes of every topic that `filter` matches. */
-  invalidate(filter: string): void {
+  /** Drops the cached routes of every topic that one of the filters matches. */
+  invalidate(filters: ReadonlySet<string>): void {
+    if (filters.size > FILTERS_MAX) {
+      this.invalidateAll();
+      return;
+    }
+    let budget = PRECISE_INVALIDATIONS_MAX;
+    for (const filter of filters) {
+      budget = this.#invalidateOne(filter, budget);
+      if (budget > 0) continue;
+      this.invalidateAll();
+      return;
+    }
+  }
+
+  /** Answers what is left of the budget; 0 when there was not enough of it. */
+  #invalidateOne(filter: string, budget: number): number {
     const levels = filter.split('/');
     if (!hasWildcard(filter)) {
       const topic = this.#topics.tree.get(levels);
       if (topic !== undefined) topic.route = undefined;
-      return;
+      return budget;
     }
     const scan = this.#topics.tree.scan(levels);
-    for (let count = 0; count < PRECISE_INVALIDATIONS_MAX; count++) {
-      const topic = scan.next(PRECISE_INVALIDATIONS_MAX);
-      if (topic === SCAN_DONE) return;
-      if (topic === SCAN_BUDGET_SPENT) break;
+    for (let left = budget; left > 0; left--) {
+      const topic = scan.next(left);
+      if (topic === SCAN_DONE) return left;
+      if (topic === SCAN_BUDGET_SPENT) return 0;
       topic.route = undefined;
     }
-    this.invalidateAll();
+    return 0;
   }
 
   /** Drops every cached route: rights changed, or too many topics to name. */

@@ -99,6 +99,20 @@ export class SubscriptionTrie<S> {
     return found;
   }
 
+  /** True when some filter matches the topic name. */
+  matchesAny(topicLevels: readonly string[]): boolean {
+    return this.#matchesAny(this.#root, topicLevels, 0);
+  }
+
+  #matchesAny(node: TrieNode<S>, levels: readonly string[], depth: number): boolean {
+    const wildcards = depth > 0 || !levels[0]!.startsWith('$'); // [MQTT-4.7.2-1]
+    if (wildcards && node.hash !== undefined) return true;
+    if (depth === levels.length) return node.own !== undefined;
+    const child = node.children?.get(levels[depth]!);
+    if (child !== undefined && this.#matchesAny(child, levels, depth + 1)) return true;
+    return wildcards && node.plus !== undefined && this.#matchesAny(node.plus, levels, depth + 1);
+  }
+
   #match(node: TrieNode<S>, levels: readonly string[], depth: number, found: S[]): void {
     // [MQTT-4.7.2-1] A filter that begins with a wildcard does not match a topic name that begins with $.
     const wildcards = depth > 0 || !levels[0]!.startsWith('$');

@@ -148,7 +148,8 @@ export class Message {
       this.timestampMs = buffer.readDoubleLE(start + 8);
     }
     this.buffer = buffer;
-    this.isBufferStable = true;
+    // Nobody overwrites it, but a payload sent from there would keep a whole segment of the log in memory.
+    this.isBufferStable = false;
     const propertiesStart = start + HEADER_BYTES;
     const bodyStart = propertiesStart + readUint32(buffer, start + 20);
     this.properties = buffer;

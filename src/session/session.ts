@@ -2,7 +2,8 @@
 import type { LogReader } from '../log/log.js';
 import type { TopicTreeScan } from '../router/topic-tree.js';
 import { Inflight } from './inflight.js';
-import type { RetainedMessage } from './message.js';
+import type { Interest } from './interest.js';
+import { RetainedMessage } from './message.js';
 import type { Outbox } from './outbox.js';
 import { PacketIdSet } from './packet-id-set.js';
 import type { SharedGroup } from './shared-group.js';
@@ -45,11 +46,19 @@ export class Session {
   isLive = false;
   /** The next offset to look at, while not live. */
   cursor = 0;
+  /** While a read is pending. */
   reader: LogReader | undefined = undefined;
   isPumpQueued = false;
   /** Packet ids to send again, in order, after a reconnect. */
   resend: number[] | undefined = undefined;
-  scans: RetainedScan[] | undefined = undefined;
+  /** By the text of the subscription; the first one goes first. */
+  scans: Map<string, RetainedScan> | undefined = undefined;
+  /** What it wants of the log; undefined once its subscriptions change. */
+  interest: Interest | undefined = undefined;
+  /** Bytes of retained messages in flight: they are kept for it, replaced or not, until they are acknowledged. */
+  retainedInflightBytes = 0;
+  /** It has room again, and what waits for that is not looked at yet. */
+  isRoomQueued = false;
 
   /** Seconds that it outlives its connection, or NEVER_EXPIRES. */
   expirySeconds = 0;
@@ -92,6 +101,14 @@ export class Session {
       this.outstanding < this.window &&
       this.outbox.hasRoom
     );
+  }
+
+  /** Nothing is in flight under this packet id any more. */
+  release(slot: number): void {
+    const origin = this.inflight.originAt(slot);
+    if (origin instanceof RetainedMessage) this.retainedInflightBytes -= origin.bytes;
+    if (this.inflight.wasSentAt(slot)) this.outstanding--;
+    this.inflight.removeAt(slot);
   }
 
   /** Stops being served at commit: `offset` is the first record it has not seen. */

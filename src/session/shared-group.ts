@@ -1,5 +1,6 @@
 // A shared subscription group (section 4.8.2 of 5.0): one cursor for all its members, each message to one of them.
 import type { LogReader } from '../log/log.js';
+import type { Interest } from './interest.js';
 import type { Subscription } from './subscription.js';
 
 export class SharedGroup {
@@ -12,7 +13,9 @@ export class SharedGroup {
   isLive = true;
   /** The next offset to read, while not live. */
   cursor = 0;
+  /** While a read is pending. */
   reader: LogReader | undefined = undefined;
+  interest: Interest | undefined = undefined;
   isPumpQueued = false;
   /**
    * Offsets that a member took and did not acknowledge before it went: they go to another. Bounded by the windows of the members

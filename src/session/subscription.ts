@@ -26,7 +26,7 @@ export interface Subscription extends SubscriptionOptions {
    * The subscription that this one replaced, as far as its QoS counts: for records before offset `before`. They are not lost because of
    * the replacement [MQTT-3.8.4-4], nor sent twice.
    */
-  readonly earlier: { readonly qos: QoS; readonly before: number } | undefined;
+  earlier: { readonly qos: QoS; readonly before: number } | undefined;
   /** The group of a shared subscription: then the group is in the router, not the subscription. */
   readonly group: SharedGroup | undefined;
 }
@@ -44,6 +44,8 @@ export interface RouteEntry {
   readonly hasNoLocal: boolean;
   /** From this offset on all of them are in effect as they are now. */
   readonly since: number;
+  /** The same without the subscriptions that have No Local; made when it is first asked for. */
+  withoutOwn: RouteEntry | undefined | 'unknown';
   /** Some of its messages are QoS 1 or 2 deliveries, so its session reads the log for them. */
   readonly isReadFromLog: boolean;
 }
@@ -110,7 +112,7 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
   let retainAsPublished = false;
   let hasNoLocal = false;
   let since = 0;
-  let subscriptionIds: number[] | undefined;
+  let subscriptionIds: Set<number> | undefined;
   for (const subscription of subscriptions) {
     const now = qosAt(subscription, offset);
     if (now > qos) qos = now;
@@ -119,8 +121,8 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
     hasNoLocal ||= subscription.noLocal;
     since = Math.max(since, subscription.since, subscription.earlier?.before ?? 0);
     if (subscription.id > 0) {
-      subscriptionIds ??= [];
-      if (!subscriptionIds.includes(subscription.id)) subscriptionIds.push(subscription.id);
+      subscriptionIds ??= new Set();
+      subscriptionIds.add(subscription.id);
     }
   }
   return {
@@ -128,9 +130,10 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
     subscriptions,
     qos,
     retainAsPublished,
-    subscriptionIds,
+    subscriptionIds: subscriptionIds === undefined ? undefined : [...subscriptionIds],
     hasNoLocal,
     since,
+    withoutOwn: 'unknown',
     isReadFromLog,
   };
 }
@@ -141,9 +144,27 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
  */
 export function narrowEntry(entry: RouteEntry, offset: number, publisher: number): RouteEntry | undefined {
   const isOwn = publisher === entry.session.number;
-  if (offset >= entry.since && !(entry.hasNoLocal && isOwn)) return entry;
+  if (offset >= entry.since) {
+    if (!entry.hasNoLocal || !isOwn) return entry;
+    if (entry.withoutOwn === 'unknown') {
+      entry.withoutOwn = entryOf(
+        entry.session,
+        entry.subscriptions.filter(({ noLocal }) => !noLocal),
+        NO_OFFSET,
+      );
+    }
+    return entry.withoutOwn;
+  }
   const remaining = entry.subscriptions.filter(
     (subscription) => offset >= subscription.since && !(isOwn && subscription.noLocal),
   );
-  return remaining.length === 0 ? undefined : makeEntry(entry.session, remaining, offset);
+  return entryOf(entry.session, remaining, offset);
+}
+
+function entryOf(
+  session: Session,
+  subscriptions: readonly Subscription[],
+  offset: number,
+): RouteEntry | undefined {
+  return subscriptions.length === 0 ? undefined : makeEntry(session, subscriptions, offset);
 }

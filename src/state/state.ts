@@ -31,6 +31,8 @@ export class State {
   readonly #sessions = new Map<string, Session>();
   readonly #byNumber = new Map<number, Session>();
   readonly #groups = new Map<string, SharedGroup>();
+  /** Filters whose subscriptions have changed and whose routes have not. */
+  readonly #changed = new Set<string>();
   #lastSessionNumber = 0;
 
   constructor(options: StateOptions) {
@@ -70,33 +72,22 @@ export class State {
   /** Ends the session with its subscriptions. The caller has detached it. */
   endSession(session: Session, onLeave: (session: Session, group: SharedGroup) => void): void {
     for (const subscription of [...session.subscriptions.values()]) this.#remove(subscription, onLeave);
+    this.settleRoutes();
     this.#sessions.delete(session.clientId);
     this.#byNumber.delete(session.number);
   }
 
-  /**
-   * The lowest offset that somebody may still have to read, if it is below `before`.
-   * @param advance moves a cursor over records that are not for its session, up to `before`
-   */
-  neededFrom(before: number, advance: (behind: Session | SharedGroup, before: number) => void): number {
-    let lowest = Number.POSITIVE_INFINITY;
-    for (const session of this.#sessions.values()) {
-      if (!session.isLive && session.cursor < before) advance(session, before);
-      lowest = Math.min(lowest, session.neededFrom());
-    }
-    for (const group of this.#groups.values()) {
-      if (!group.isLive && group.cursor < before) advance(group, before);
-      if (!group.isLive) lowest = Math.min(lowest, group.cursor);
-      for (const offset of group.returned) lowest = Math.min(lowest, offset);
-    }
-    return lowest;
+  /** Everybody with a cursor. */
+  *readings(): IterableIterator<Session | SharedGroup> {
+    yield* this.#sessions.values();
+    yield* this.#groups.values();
   }
 
   // ---- subscriptions ----------------------------------------------------------------------------------------------------------------
 
   /**
    * Adds a subscription that takes effect at `offset`, or replaces the one with the same text: that one's messages go on without a
-   * gap [MQTT-3.8.4-3].
+   * gap [MQTT-3.8.4-3]. Routes follow at `settleRoutes`.
    */
   subscribe(
     session: Session,
@@ -106,30 +97,43 @@ export class State {
     id: number,
     offset: number,
   ): { subscription: Subscription; isNew: boolean } {
+    session.interest = undefined;
+    const { filter } = parsed;
+    this.#changed.add(filter);
     const before = session.subscriptions.get(text);
-    const group = parsed.group === undefined ? undefined : this.#groupOf(parsed.group, parsed.filter, offset);
+    if (before !== undefined) {
+      before.earlier = earlierOf(before, offset);
+      Object.assign(before, options);
+      before.id = id;
+      return { subscription: before, isNew: false };
+    }
+    const group = parsed.group === undefined ? undefined : this.#groupOf(parsed.group, filter, offset);
     const subscription: Subscription = {
       session,
       text,
-      filter: parsed.filter,
+      filter,
       ...options,
       id,
-      since: before?.since ?? offset,
-      earlier: before === undefined ? undefined : earlierOf(before, offset),
+      since: offset,
+      earlier: undefined,
       group,
     };
     session.subscriptions.set(text, subscription);
-    if (group !== undefined) {
-      const at = group.members.findIndex((member) => member.session === session);
-      if (at === -1) group.members.push(subscription);
-      else group.members[at] = subscription;
+    if (group === undefined) {
+      this.router.subscribe(filter, subscription);
+    } else {
+      group.members.push(subscription);
       session.groups ??= new Set();
       session.groups.add(group);
-    } else {
-      if (before !== undefined) this.router.unsubscribe(before.filter, before);
-      this.router.subscribe(parsed.filter, subscription);
     }
-    return { subscription, isNew: before === undefined };
+    return { subscription, isNew: true };
+  }
+
+  /** Drops the cached routes that the changes since the last call have made untrue. Called before anything is delivered. */
+  settleRoutes(): void {
+    if (this.#changed.size === 0) return;
+    this.router.invalidate(this.#changed);
+    this.#changed.clear();
   }
 
   /** False when there was no such subscription. */
@@ -146,6 +150,8 @@ export class State {
 
   #remove(subscription: Subscription, onLeave: (session: Session, group: SharedGroup) => void): void {
     const { session, group } = subscription;
+    session.interest = undefined;
+    this.#changed.add(subscription.filter);
     session.subscriptions.delete(subscription.text);
     if (group === undefined) {
       this.router.unsubscribe(subscription.filter, subscription);

@@ -187,5 +187,5 @@ test('many subscriptions to one filter leave one scan of retained messages', () 
       await turns(2);
     }
     const session = [...broker.broker.state.sessions()].find((one) => one.subscriptions.size === 2)!;
-    assert.ok(session.scans!.length <= 2, `${session.scans!.length} scans for 2 subscriptions`);
+    assert.ok(session.scans!.size <= 2, `${session.scans!.size} scans for 2 subscriptions`);
   }));

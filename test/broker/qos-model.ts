@@ -776,10 +776,10 @@ export class World {
 
   /** Until nothing has happened for a few turns. */
   async #settle(): Promise<void> {
-    const { delivery } = this.broker.broker;
+    const { pump } = this.broker.broker;
     for (let quiet = 0, before = -1; quiet < 6; quiet++) {
       const now = this.broker.packetCount;
-      if (now !== before || delivery.hasPumps) quiet = 0;
+      if (now !== before || pump.hasPumps) quiet = 0;
       before = now;
       await tick();
     }

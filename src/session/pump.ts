@@ -1,0 +1,561 @@
+// Serves those who are not served at commit: a session that fell behind, one that returns, a new subscription that is owed retained messages, a
+// shared group with messages that a member gave back. Each gets its turns, bounded, until it has caught up and is live again.
+//
+//     ack, drain, reconnect, subscribe --> queuePump() --> runPumps(): resend, retained, cursor --> outbox ... --> live
+import { assert } from '../core/assert.js';
+import type { Clock } from '../core/clock.js';
+import { type Log, type LogReader, ReadResult } from '../log/log.js';
+import { lowerQos, PacketType, type QoS } from '../packet/types.js';
+import type { Router } from '../router/router.js';
+import { hasWildcard } from '../router/topic-name.js';
+import { SCAN_BUDGET_SPENT, SCAN_DONE, type TopicTree } from '../router/topic-tree.js';
+import type { Delivery } from './delivery.js';
+import { Phase } from './inflight.js';
+import { type Interest, interestOf, type Reading } from './interest.js';
+import { Message, RetainedMessage } from './message.js';
+import type { RetainedScan, Session } from './session.js';
+import { SharedGroup } from './shared-group.js';
+import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
+
+/** Records or tree nodes looked at for one session before others get their turn. */
+const PUMP_BUDGET = 2048;
+
+/** How far a step has come: to its end, to a bound that somebody else will lift, or to a read that has to be waited for. */
+type Progress = 'done' | 'blocked' | 'pending';
+
+export interface PumpOptions {
+  log: Log;
+  router: Router<Subscription | SharedGroup, Route>;
+  retained: TopicTree<RetainedMessage>;
+  delivery: Delivery;
+  clock: Clock;
+  /** Bytes of retained messages that may be unacknowledged in one session. */
+  retainedInflightBytesMax: number;
+  /** Something waits for `runPumps`. */
+  onPumpQueued: () => void;
+  /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
+  mayRead: ((session: Session, topicName: string) => boolean) | undefined;
+  /** Whether whoever published a retained message still may (CVE-2018-12546). */
+  mayHavePublished:
+    | ((source: NonNullable<RetainedMessage['source']>, topicName: string) => boolean)
+    | undefined;
+}
+
+export class Pump {
+  readonly #log: Log;
+  readonly #router: Router<Subscription | SharedGroup, Route>;
+  readonly #retained: TopicTree<RetainedMessage>;
+  readonly #delivery: Delivery;
+  readonly #clock: Clock;
+  readonly #retainedInflightBytesMax: number;
+  readonly #onPumpQueued: () => void;
+  readonly #mayRead: PumpOptions['mayRead'];
+  readonly #mayHavePublished: PumpOptions['mayHavePublished'];
+  #pumps: Reading[] = [];
+  /** Sessions that have room again. */
+  #roomy: Session[] = [];
+  readonly #message = new Message();
+
+  constructor(options: PumpOptions) {
+    this.#log = options.log;
+    this.#router = options.router;
+    this.#retained = options.retained;
+    this.#delivery = options.delivery;
+    this.#clock = options.clock;
+    this.#retainedInflightBytesMax = options.retainedInflightBytesMax;
+    this.#onPumpQueued = options.onPumpQueued;
+    this.#mayRead = options.mayRead;
+    this.#mayHavePublished = options.mayHavePublished;
+  }
+
+  // ---- acknowledgements -------------------------------------------------------------------------------------------------------------
+
+  /** True while sessions or groups wait for their turn. */
+  get hasPumps(): boolean {
+    return this.#pumps.length > 0 || this.#roomy.length > 0;
+  }
+
+  /** A slot of the window has become free, or the outbox has. What waits for it is looked at once a turn. */
+  onRoom(session: Session): void {
+    if (session.isRoomQueued) return;
+    if (session.isLive && session.scans === undefined && session.groups === undefined) return;
+    session.isRoomQueued = true;
+    this.#roomy.push(session);
+    this.#onPumpQueued();
+  }
+
+  #wakeWaiting(): void {
+    const roomy = this.#roomy;
+    if (roomy.length === 0) return;
+    this.#roomy = [];
+    for (const session of roomy) {
+      session.isRoomQueued = false;
+      if (!session.isLive || session.scans !== undefined) this.queuePump(session);
+      if (session.groups === undefined) continue;
+      for (const group of session.groups)
+        if (!group.isLive || group.returned.length > 0) this.queuePump(group);
+    }
+  }
+
+  // ---- connections come and go ------------------------------------------------------------------------------------------------------
+
+  /** The session has an outbox now: what was in flight is sent again first, then retained messages, then the log from the cursor. */
+  attach(session: Session): void {
+    session.outstanding = 0;
+    if (session.hasInflight) {
+      session.inflight.markAllUnsent();
+      session.resend = session.inflight.idsInOrder();
+    }
+    if (session.cursor >= this.#log.highWatermark && session.resend === undefined) session.isLive = true;
+    else this.queuePump(session);
+    if (session.scans !== undefined) this.queuePump(session);
+    if (session.groups === undefined) return;
+    for (const group of session.groups) this.#onOnline(session, group);
+  }
+
+  /** A connected session has joined a group. */
+  onMember(subscription: Subscription): void {
+    if (subscription.group !== undefined && subscription.session.outbox !== undefined)
+      this.#onOnline(subscription.session, subscription.group);
+  }
+
+  #onOnline(session: Session, group: SharedGroup): void {
+    // Members that are away give up what they hold: somebody is here who can take it.
+    for (const member of group.members) {
+      if (member.session !== session) this.#returnUnacknowledged(member.session, group);
+    }
+    if (!group.isLive || group.returned.length > 0) this.queuePump(group);
+  }
+
+  /** The session's connection is over. */
+  detach(session: Session): void {
+    if (session.isLive) session.fallBehind(this.#log.highWatermark);
+    session.outbox = undefined;
+    session.resend = undefined;
+    session.outstanding = 0;
+    this.#closeReader(session);
+    session.interest = undefined;
+    if (session.groups === undefined) return;
+    for (const group of session.groups) if (group.hasOnlineMember) this.#returnUnacknowledged(session, group);
+  }
+
+  /** The session leaves the group for good; QoS 2 deliveries that have begun end with it [MQTT-4.8.2-5]. */
+  leaveGroup(session: Session, group: SharedGroup): void {
+    this.#returnUnacknowledged(session, group);
+  }
+
+  /** QoS 1 messages of the group that an absent member holds go back to the group. */
+  #returnUnacknowledged(session: Session, group: SharedGroup): void {
+    if (!session.hasInflight || session.outbox !== undefined) return;
+    const inflight = session.inflight;
+    for (const id of inflight.idsInOrder()) {
+      const slot = inflight.slotOf(id);
+      if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
+      group.returned.push(inflight.offsetAt(slot));
+      session.release(slot);
+    }
+    if (group.returned.length > 0) this.queuePump(group);
+  }
+
+  /**
+   * Retained messages for a subscription that took effect at offset `before`, when the log ended at `beforeQos0`. Everything below
+   * `beforeQos0` is committed.
+   */
+  startRetained(subscription: Subscription, before: number, beforeQos0: number): void {
+    const session = subscription.session;
+    const levels = subscription.filter.split('/');
+    if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
+    // A new scan replaces the one before it: there is at most one for each subscription.
+    session.scans ??= new Map();
+    session.scans.set(subscription.text, {
+      scan: this.#retained.scan(levels),
+      text: subscription.text,
+      before,
+      beforeQos0,
+      waiting: undefined,
+    });
+    this.queuePump(session);
+  }
+
+  /** Sends no more retained messages for a subscription: it is given up. */
+  stopRetained(session: Session, text: string): void {
+    session.scans?.delete(text);
+    if (session.scans?.size === 0) session.scans = undefined;
+  }
+
+  // ---- pumps ------------------------------------------------------------------------------------------------------------------------
+
+  queuePump(reading: Reading): void {
+    if (reading.isPumpQueued) return;
+    reading.isPumpQueued = true;
+    this.#pumps.push(reading);
+    this.#onPumpQueued();
+  }
+
+  /** Gives every waiting session and group one turn. */
+  runPumps(): void {
+    this.#wakeWaiting();
+    const pumps = this.#pumps;
+    if (pumps.length === 0) return;
+    this.#pumps = [];
+    for (const reading of pumps) {
+      reading.isPumpQueued = false;
+      if (reading instanceof SharedGroup) this.#pumpGroup(reading);
+      else this.#pumpSession(reading);
+    }
+  }
+
+  #pumpSession(session: Session): void {
+    if (session.outbox === undefined) return;
+    const isResent = this.#pumpResend(session);
+    if (isResent === 'pending') return;
+    if (isResent === 'done') {
+      this.#pumpRetained(session);
+      if (!session.isLive && this.#pumpCursor(session) === 'pending') return;
+    }
+    this.#closeReader(session);
+  }
+
+  /** Sends what was in flight before the reconnect again [MQTT-4.4.0-1]. */
+  #pumpResend(session: Session): Progress {
+    const ids = session.resend;
+    if (ids === undefined) return 'done';
+    const { inflight } = session;
+    let progress: Progress = 'done';
+    let sent = 0;
+    for (const id of ids) {
+      const slot = inflight.slotOf(id);
+      // Acknowledged before its turn came: the acknowledgement had been on its way.
+      if (slot !== -1 && !inflight.wasSentAt(slot)) {
+        if (session.outstanding >= session.window || !session.outbox!.hasRoom) progress = 'blocked';
+        else if (!this.#resendOne(session, id, slot)) progress = 'pending';
+        if (progress !== 'done') break;
+      }
+      sent++;
+    }
+    session.resend = progress === 'done' ? undefined : ids.slice(sent);
+    return progress;
+  }
+
+  /** False when the record has to be waited for. */
+  #resendOne(session: Session, id: number, slot: number): boolean {
+    const { inflight } = session;
+    const phase = inflight.phaseAt(slot);
+    if (phase === Phase.Pubcomp) {
+      session.outbox!.ack(PacketType.Pubrel, id, 0);
+    } else {
+      const loaded = this.#loadInflight(session, slot);
+      if (loaded === 'pending') return false;
+      if (loaded === 'gone' || !this.#publishAgain(session, id, slot, phase)) {
+        session.release(slot);
+        return true;
+      }
+    }
+    inflight.markSentAt(slot);
+    session.outstanding++;
+    return true;
+  }
+
+  /** Points the message at what is in flight. */
+  #loadInflight(session: Session, slot: number): 'loaded' | 'pending' | 'gone' {
+    const origin = session.inflight.originAt(slot);
+    if (origin instanceof RetainedMessage) {
+      this.#loadRetained(origin);
+      return 'loaded';
+    }
+    const offset = session.inflight.offsetAt(slot);
+    const reader = this.#readerOf(session);
+    reader.seek(offset);
+    const result = reader.next();
+    if (result === ReadResult.Pending) return 'pending';
+    if (result !== ReadResult.Record || reader.record.offset !== offset) {
+      this.#delivery.counters.lostByRetention++;
+      return 'gone';
+    }
+    this.#load(reader);
+    return 'loaded';
+  }
+
+  /** Sends the loaded message once more. False when it must not or cannot be. */
+  #publishAgain(session: Session, id: number, slot: number, phase: Phase): boolean {
+    const message = this.#message;
+    // Rights may have been taken away since it was first sent (CVE-2021-34434).
+    if (this.#mayRead?.(session, message.topic.name) === false) return false;
+    const origin = session.inflight.originAt(slot);
+    const entry = this.#entryFor(session, origin);
+    const isRetained =
+      origin instanceof RetainedMessage || (message.isRetained && entry?.retainAsPublished === true);
+    const qos = phase === Phase.Puback ? 1 : 2;
+    const now = this.#clock.wallMs();
+    // [MQTT-3.3.1-1] A message that is sent again has DUP set.
+    const isSent = session.outbox!.publish(message, qos, id, isRetained, true, entry?.subscriptionIds, now);
+    if (!isSent) this.#delivery.counters.droppedTooLarge++;
+    return isSent;
+  }
+
+  /** The subscriptions that a message is sent again for; they may be gone. */
+  #entryFor(
+    session: Session,
+    origin: unknown,
+  ): Pick<RouteEntry, 'retainAsPublished' | 'subscriptionIds'> | undefined {
+    if (!(origin instanceof SharedGroup)) return this.#router.route(this.#message.topic).entryOf(session);
+    const member = origin.members.find((one) => one.session === session);
+    if (member === undefined) return undefined;
+    return {
+      retainAsPublished: member.retainAsPublished,
+      subscriptionIds: member.id > 0 ? [member.id] : undefined,
+    };
+  }
+
+  #pumpRetained(session: Session): void {
+    let budget = PUMP_BUDGET;
+    while (session.scans !== undefined) {
+      const [scan] = session.scans.values();
+      assert(scan !== undefined, 'there are scans, or the map of them is not there');
+      const step = this.#stepRetained(session, scan);
+      if (step === 'blocked') return;
+      if (step === 'done') {
+        this.stopRetained(session, scan.text);
+      } else if (step === 'budget' || --budget <= 0) {
+        this.queuePump(session);
+        return;
+      }
+    }
+  }
+
+  #stepRetained(session: Session, scan: RetainedScan): 'sent' | 'done' | 'blocked' | 'budget' {
+    const subscription = session.subscriptions.get(scan.text);
+    if (subscription === undefined) return 'done';
+    let retained = scan.waiting;
+    // One that was replaced while it waited is not sent: its successor is delivered as it was published.
+    if (retained !== undefined && this.#retained.get(retained.topic.levels) !== retained) {
+      scan.waiting = undefined;
+      return 'sent';
+    }
+    if (retained === undefined) {
+      const next = scan.scan.next(PUMP_BUDGET);
+      if (next === SCAN_DONE) return 'done';
+      if (next === SCAN_BUDGET_SPENT) return 'budget';
+      retained = next;
+    }
+    scan.waiting = undefined;
+    if (retained.record.offset >= (retained.qos === 0 ? scan.beforeQos0 : scan.before)) return 'sent';
+    const qos = lowerQos(retained.qos, subscription.qos);
+    if (!this.#hasRoomFor(session, qos, retained)) {
+      scan.waiting = retained;
+      return 'blocked';
+    }
+    if (!this.#mayDeliverRetained(session, retained)) return 'sent';
+    const message = this.#loadRetained(retained);
+    if (subscription.noLocal && message.publisher === session.number) return 'sent';
+    if (message.isExpired(this.#clock.wallMs())) {
+      this.#delivery.counters.expired++;
+      return 'sent';
+    }
+    const ids = subscription.id > 0 ? [subscription.id] : undefined;
+    // [MQTT-3.3.1-8] v3.1.1: RETAIN is set on what is sent because of a new subscription.
+    if (qos === 0) this.#delivery.sendQos0(session, message, true, ids);
+    else this.#delivery.send(session, message, qos, true, ids, retained);
+    return 'sent';
+  }
+
+  #hasRoomFor(session: Session, qos: QoS, retained: RetainedMessage): boolean {
+    if (qos === 0) return session.outbox!.hasRoom;
+    if (!session.canTake) return false;
+    // Each is kept for the session until it is acknowledged: no more of them than an outbox may hold, but always one.
+    const held = session.retainedInflightBytes;
+    return held === 0 || held + retained.bytes <= this.#retainedInflightBytesMax;
+  }
+
+  #mayDeliverRetained(session: Session, { topic, source }: RetainedMessage): boolean {
+    if (this.#mayRead?.(session, topic.name) === false) return false;
+    return source === undefined || this.#mayHavePublished?.(source, topic.name) !== false;
+  }
+
+  /**
+   * Moves a cursor over the records below `before` that are not for its owner, so that it does not keep them from going. Stops at the
+   * first one that is, or when `budget` topics and records have been looked at.
+   * @returns what is left of the budget; 0 means that there may be further to go
+   */
+  advance(reading: Reading, before: number, budget: number): number {
+    const reader = this.#log.createReader(() => undefined);
+    const interest = interestOf(reading);
+    let left = budget;
+    const wants: Interest = (topicName) => {
+      left--;
+      return interest(topicName);
+    };
+    reader.seek(reading.cursor);
+    while (left > 0 && reading.cursor < before) {
+      left--;
+      const result = reader.next(wants);
+      if (result !== ReadResult.Record) {
+        // What was passed over was for somebody else.
+        reading.cursor = Math.max(reading.cursor, Math.min(reader.position, before));
+        if (result === ReadResult.Later) continue;
+        break;
+      }
+      const { offset } = reader.record;
+      reading.cursor = Math.min(offset, before);
+      if (offset >= before) break;
+      this.#load(reader);
+      if (this.#isFor(reading)) break;
+      reading.cursor = offset + 1;
+    }
+    reader.close();
+    return Math.max(0, left);
+  }
+
+  /** True where the loaded record has to be delivered to somebody at QoS 1 or 2. */
+  #isFor(reading: Reading): boolean {
+    const message = this.#message;
+    if (message.qos === 0) return false;
+    if (reading instanceof SharedGroup) {
+      return message.offset >= reading.since && interestOf(reading)(message.topic.name);
+    }
+    const entry = this.#router.route(message.topic).entryOf(reading);
+    if (entry === undefined) return false;
+    const narrowed = narrowEntry(entry, message.offset, message.publisher);
+    return narrowed !== undefined && narrowed.qos > 0;
+  }
+
+  /** Reads the log from the session's cursor until it has caught up or can take no more. */
+  #pumpCursor(session: Session): Progress {
+    const reader = this.#readerOf(session);
+    const interest = interestOf(session);
+    reader.seek(session.cursor);
+    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+      if (!session.canTake) return 'blocked';
+      const result = reader.next(interest);
+      if (result === ReadResult.Pending) return 'pending';
+      session.cursor = reader.position;
+      if (result === ReadResult.Later) break;
+      if (result === ReadResult.End) {
+        session.isLive = true;
+        session.interest = undefined;
+        return 'done';
+      }
+      if (!this.#isInteresting(reader, interest)) continue;
+      budget -= this.#sendFromLog(session);
+    }
+    this.queuePump(session);
+    return 'blocked';
+  }
+
+  /** Loads the record that was read, unless its topic is not wanted: then it is left alone, so that it is not interned either. */
+  #isInteresting(reader: LogReader, interest: Interest): boolean {
+    const message = this.#message;
+    message.readRecord(reader.record);
+    const { buffer, topicStart, topicEnd } = message;
+    const known = this.#router.findTopic(buffer, topicStart, topicEnd);
+    if (known !== undefined) {
+      message.topic = known;
+      return true;
+    }
+    const topicName = buffer.toString('utf8', topicStart, topicEnd);
+    if (!interest(topicName)) return false;
+    message.topic = this.#router.internTopic(topicName);
+    return true;
+  }
+
+  /** Sends the loaded record to a session that can take it. Answers what it cost beyond the reading, in records. */
+  #sendFromLog(session: Session): number {
+    const message = this.#message;
+    if (message.qos === 0) return 0;
+    const entry = this.#router.route(message.topic).entryOf(session);
+    if (entry === undefined) return 0;
+    const narrowed = narrowEntry(entry, message.offset, message.publisher);
+    if (narrowed !== undefined && narrowed.qos > 0) {
+      const qos = lowerQos(message.qos, narrowed.qos);
+      const isRetained = message.isRetained && narrowed.retainAsPublished;
+      this.#delivery.send(session, message, qos, isRetained, narrowed.subscriptionIds, undefined);
+    }
+    return entry.subscriptions.length >> 4;
+  }
+
+  #pumpGroup(group: SharedGroup): void {
+    if (this.#pumpReturned(group) === 'pending') return;
+    if (!group.isLive && group.returned.length === 0 && this.#pumpGroupCursor(group) === 'pending') return;
+    this.#closeReader(group);
+  }
+
+  /** Gives what a member left unacknowledged to another. */
+  #pumpReturned(group: SharedGroup): Progress {
+    if (group.returned.length === 0) return 'done';
+    const reader = this.#readerOf(group);
+    let progress: Progress = 'done';
+    let given = 0;
+    for (const offset of group.returned) {
+      reader.seek(offset);
+      const result = reader.next();
+      if (result === ReadResult.Pending) {
+        progress = 'pending';
+        break;
+      }
+      if (result !== ReadResult.Record || reader.record.offset !== offset) {
+        this.#delivery.counters.lostByRetention++;
+      } else {
+        this.#load(reader);
+        if (!this.#delivery.offerToGroup(group, this.#message)) {
+          progress = 'blocked';
+          break;
+        }
+      }
+      given++;
+    }
+    group.returned = group.returned.slice(given);
+    return progress;
+  }
+
+  #pumpGroupCursor(group: SharedGroup): Progress {
+    const reader = this.#readerOf(group);
+    const interest = interestOf(group);
+    const message = this.#message;
+    reader.seek(group.cursor);
+    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+      const result = reader.next(interest);
+      if (result === ReadResult.Pending) return 'pending';
+      if (result === ReadResult.Record) {
+        const isForGroup = this.#isInteresting(reader, interest) && this.#isFor(group);
+        if (isForGroup && !this.#delivery.offerToGroup(group, message)) return 'blocked';
+      }
+      group.cursor = reader.position;
+      if (result === ReadResult.Later) break;
+      if (result === ReadResult.End) {
+        group.isLive = true;
+        return 'done';
+      }
+    }
+    this.queuePump(group);
+    return 'blocked';
+  }
+
+  #loadRetained(retained: RetainedMessage): Message {
+    const message = this.#message;
+    message.topic = retained.topic;
+    message.readRecord(retained.record);
+    // In bytes of its own, which nobody overwrites.
+    message.isBufferStable = true;
+    return message;
+  }
+
+  #load(reader: LogReader): void {
+    const message = this.#message;
+    message.readRecord(reader.record);
+    const { buffer, topicStart, topicEnd } = message;
+    message.topic =
+      this.#router.findTopic(buffer, topicStart, topicEnd) ??
+      this.#router.internTopic(buffer.toString('utf8', topicStart, topicEnd));
+  }
+
+  #readerOf(reading: Reading): LogReader {
+    reading.reader ??= this.#log.createReader(() => this.queuePump(reading));
+    return reading.reader;
+  }
+
+  /** A reader is kept only while its read is pending: it holds on to memory of the log. */
+  #closeReader(reading: Reading): void {
+    reading.reader?.close();
+    reading.reader = undefined;
+  }
+}
