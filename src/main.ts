@@ -7,12 +7,17 @@ import { runCommandLine } from './command-line.js';
 import { formatAddress } from './core/address.js';
 import { type Clock, systemClock } from './core/clock.js';
 import type { Config } from './core/config.js';
+import { GomqError } from './core/errors.js';
 import { createLogger, type Logger } from './core/logger.js';
 import { version } from './core/version.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
 import { type ListenerAddress, openListeners } from './net/listeners.js';
+import { ReasonCode } from './packet/reason-codes.js';
 import { createAccessControl } from './security/access-control.js';
 import { createAuthenticator } from './security/authenticator.js';
+
+/** Who publishes over HTTP without a token. */
+const ANONYMOUS = { clientId: '', userName: undefined };
 
 export interface Gomq {
   readonly broker: Broker;
@@ -22,9 +27,9 @@ export interface Gomq {
   readonly http: string | undefined;
   /**
    * Reads the password, ACL and certificate files again; what was in force stays in force where that fails.
-   * @throws {GomqError} CONFIG_UNREADABLE, CONFIG_INVALID
+   * @returns what failed: CONFIG_UNREADABLE, CONFIG_INVALID
    */
-  reload(): void;
+  reload(): unknown[];
   /** Takes no more clients, says goodbye to those there are, and lets go of everything. */
   stop(): Promise<void>;
 }
@@ -61,7 +66,19 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
         config,
         logger,
         version,
-        broker: { publish: (message) => broker.publish(message), isReady: () => isOpen && broker.isReady },
+        broker: {
+          publish: async (message) => {
+            // Whoever has the token is the operator; without one, whoever can reach the API is an anonymous client.
+            const isFree = config.http.token !== '' || accessControl === undefined;
+            if (!isFree && !accessControl.mayPublish(ANONYMOUS, message.topicName)) {
+              throw new GomqError('REFUSED', `no right to publish to ${message.topicName}`, {
+                reasonCode: ReasonCode.NotAuthorized,
+              });
+            }
+            await broker.publish(message);
+          },
+          isReady: () => isOpen && broker.isReady,
+        },
       });
       httpAddress = await http.listen();
     }
@@ -76,9 +93,21 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
       addresses: listeners.addresses,
       http: httpAddress,
       reload() {
-        authenticator.reload();
-        accessControl?.reload();
-        listeners.reloadCertificates();
+        const failures: unknown[] = [];
+        // A mistake in one file does not keep what another takes away from being taken away.
+        const reloads = [
+          () => authenticator.reload(),
+          () => accessControl?.reload(),
+          () => listeners.reloadCertificates(),
+        ];
+        for (const reload of reloads) {
+          try {
+            reload();
+          } catch (error) {
+            failures.push(error);
+          }
+        }
+        return failures;
       },
       async stop() {
         isOpen = false;
@@ -124,15 +153,16 @@ async function startProcess(config: Config): Promise<void> {
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   process.on('SIGHUP', () => {
-    try {
-      gomq.reload();
+    const failures = gomq.reload();
+    if (failures.length === 0) {
       logger.info('read the password, ACL and certificate files again');
-    } catch (error) {
-      logger.error(
-        'could not read the password, ACL and certificate files again; what cannot be read stays as it was',
-        { error },
-      );
+      return;
     }
+    const errors = failures.map((error) => (error instanceof Error ? error.message : String(error)));
+    logger.error(
+      'could not read the password, ACL and certificate files again; what could not be read stays as it was',
+      { errors },
+    );
   });
   process.stdout.write(`${readyLine(gomq)}\n`);
 }

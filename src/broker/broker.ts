@@ -22,7 +22,7 @@ import type { AccessControl } from '../security/access-control.js';
 import type { Authenticator } from '../security/authenticator.js';
 import { CursorWalk } from '../session/cursor-walk.js';
 import { Delivery } from '../session/delivery.js';
-import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
+import { Message, NO_OFFSET, publishRecordBytes, type RetainedSource } from '../session/message.js';
 import type { Outbox } from '../session/outbox.js';
 import { Pump } from '../session/pump.js';
 import { NEVER_EXPIRES, type Session } from '../session/session.js';
@@ -86,8 +86,12 @@ export class Broker {
   /** Topics of the records that are appended and not committed, by offset from `#topicsBase`. */
   #topics: Topic<Route>[] = [];
   #topicsBase = 0;
+  /** Records below are committed, applied and delivered. */
+  #applied = 0;
   /** Retained messages among them, for the limits to count. */
   readonly #uncommittedRetained = { messages: 0, bytes: 0 };
+  /** Who published the retained messages among them: the session may have ended by the commit. Only where there are rules. */
+  readonly #sources = new Map<number, RetainedSource>();
   #dirty: Outbox[] = [];
   #isTurnScheduled = false;
   #isStopped = false;
@@ -238,7 +242,10 @@ export class Broker {
 
   /** The one line about a connection that this side ends. */
   logClosed(connection: Connection, reasonCode: number, why: string): void {
-    this.#logger.warn(`closed a connection: ${shortReason(why)}`, {
+    const isFault =
+      reasonCode !== ReasonCode.ServerShuttingDown && reasonCode !== ReasonCode.SessionTakenOver;
+    const level = isFault ? 'warn' : 'debug';
+    this.#logger[level](`closed a connection: ${shortReason(why)}`, {
       ...describe(connection),
       reason: reasonName(reasonCode),
     });
@@ -270,6 +277,7 @@ export class Broker {
     message.writeRecord(slice);
     this.#topics.push(topic);
     if (message.isRetained) {
+      this.#rememberSource(slice.offset, message.publisher);
       this.#uncommittedRetained.messages++;
       this.#uncommittedRetained.bytes += length;
     }
@@ -322,9 +330,16 @@ export class Broker {
     return undefined;
   }
 
+  #rememberSource(offset: number, publisher: number): void {
+    if (this.accessControl === undefined) return;
+    const session = this.state.sessionByNumber(publisher);
+    if (session === undefined) return;
+    this.#sources.set(offset, { clientId: session.clientId, userName: session.userName });
+  }
+
   /** Runs `work` once everything before `offset` is committed, behind the acknowledgements that wait for the same: at once when it is. */
   whenCommitted(offset: number, work: () => void): void {
-    if (this.commits.size === 0 && this.log.highWatermark >= offset) {
+    if (this.commits.size === 0 && this.#applied >= offset) {
       work();
       return;
     }
@@ -396,6 +411,7 @@ export class Broker {
     const { commits, delivery } = this;
     reader.seek(from);
     for (let offset = from; offset < to; offset++) {
+      this.#applied = offset;
       commits.release(offset);
       const result = reader.next();
       assert(
@@ -407,11 +423,13 @@ export class Broker {
       if (message.isRetained) {
         this.#uncommittedRetained.messages--;
         this.#uncommittedRetained.bytes -= reader.record.end - reader.record.start;
-        this.state.applyRetained(message);
+        this.state.applyRetained(message, this.#sources.get(offset));
+        this.#sources.delete(offset);
       }
       // At QoS 0 it was delivered as it came; the record is for the retained set.
       if (message.qos > 0) delivery.deliver(message);
     }
+    this.#applied = to;
     commits.release(to);
     if (to === this.log.endOffset) this.#topics = [];
     else this.#topics.splice(0, to - this.#topicsBase);

@@ -30,6 +30,7 @@ function authenticate(connection: Connection, packet: ConnectPacket): void {
   const { broker, transport } = connection;
   connection.version = packet.version;
   connection.splitter.requiresShortestLength = packet.version === 5;
+  connection.splitter.packetBytesMax = broker.config.limits.packetBytes;
   connection.clientId = packet.clientId === '' ? `auto-${uuidv7()}` : packet.clientId; // [MQTT-3.1.3-6]
   const result = broker.authenticator.authenticate({
     clientId: connection.clientId,
@@ -153,11 +154,13 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   }
   assert(sessionPresent === (session !== undefined), 'CONNACK tells the truth about the session');
   if (session === undefined) {
-    if (broker.state.sessionCount >= limits.sessions) {
+    // Those that end with their connection are bounded by the connections.
+    if (expirySeconds > 0 && broker.state.sessionCount >= limits.sessions) {
       no(ReasonCode.QuotaExceeded, `there are ${limits.sessions} sessions already`);
       return;
     }
     session = broker.state.createSession(clientId, broker.log.highWatermark);
+    session.userName = result.userName;
   }
   broker.setUser(session, result.userName);
   session.expirySeconds = expirySeconds;
@@ -212,6 +215,11 @@ function acceptance(
       wildcardSubscriptionAvailable: mqtt.wildcardSubscriptions ? undefined : false,
       sharedSubscriptionAvailable: mqtt.sharedSubscriptions ? undefined : false,
       serverKeepAliveSeconds: keepAliveSeconds === packet.keepAliveSeconds ? undefined : keepAliveSeconds,
+      // [MQTT-3.1.2-28]
+      responseInformation:
+        packet.requestResponseInformation && mqtt.responseInformation !== ''
+          ? mqtt.responseInformation
+          : undefined,
       maximumPacketBytes: packet.maximumPacketBytes,
     },
   });

@@ -51,7 +51,7 @@ export class Connection implements TransportHandler, FrameHandler {
   /** Whether the session was to outlive the connection at CONNECT; DISCONNECT may not change that [MQTT-3.14.2-2]. */
   hadSessionExpiry = false;
   /** Topics by alias, from the client. */
-  topicAliases: (Topic<Route> | undefined)[] | undefined = undefined;
+  topicAliases: (Topic<Route> | GomqError | undefined)[] | undefined = undefined;
   /** QoS 1 and 2 messages from the client that are not acknowledged yet. */
   unacknowledged = 0;
   /** The topic of the last publish, with the right to it checked. */
@@ -66,7 +66,8 @@ export class Connection implements TransportHandler, FrameHandler {
     this.broker = broker;
     this.transport = transport;
     this.deadlineMs = deadlineMs;
-    this.splitter = new FrameSplitter(this, broker.config.limits.packetBytes);
+    const { connectBytes, packetBytes } = broker.config.limits;
+    this.splitter = new FrameSplitter(this, Math.min(connectBytes, packetBytes));
   }
 
   get address(): string {
@@ -94,6 +95,11 @@ export class Connection implements TransportHandler, FrameHandler {
     if (this.isClosed) return;
     if (this.session !== undefined) this.broker.pump.onRoom(this.session);
     this.checkReading();
+  }
+
+  /** The client sends no more: whatever it has not said by now it will not say. */
+  onEnd(): void {
+    this.finish();
   }
 
   onClose(error: Error | undefined): void {

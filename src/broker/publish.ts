@@ -83,6 +83,7 @@ export function handlePublish(
   if (frame.qos === 2 && connection.session!.received.has(frame.packetId)) {
     // Sent again before its PUBREL: the message is in the log already, whoever may publish what by now; only the answer is given again
     // [MQTT-4.3.3-10].
+    if (properties.topicAlias > 0) resolveAlias(connection, properties.topicAlias);
     acknowledge(connection, ReasonCode.Success);
     return;
   }
@@ -135,11 +136,18 @@ function countUnacknowledged(connection: Connection): void {
 
 function resolveTopic(connection: Connection, properties: PublishProperties): Topic<Route> {
   const { buffer, topicStart, topicEnd } = frame;
-  const alias = properties.topicAlias;
-  if (alias === 0) {
-    if (topicEnd === topicStart) throw protocolError('PUBLISH without topic name and without topic alias');
-    return topicOf(connection, buffer, topicStart, topicEnd);
+  if (properties.topicAlias > 0) {
+    const topic = resolveAlias(connection, properties.topicAlias);
+    if (topic instanceof Refusal) throw topic;
+    return topic;
   }
+  if (topicEnd === topicStart) throw protocolError('PUBLISH without topic name and without topic alias');
+  return topicOf(connection, buffer, topicStart, topicEnd);
+}
+
+/** The topic that an alias stands for, set by this packet or by one before it; what was refused with it stays refused. */
+function resolveAlias(connection: Connection, alias: number): Topic<Route> | Refusal {
+  const { buffer, topicStart, topicEnd } = frame;
   // [MQTT-3.3.2-9] v5
   const { topicAliasMaximum } = connection.broker.config.mqtt;
   if (alias > topicAliasMaximum) {
@@ -150,17 +158,33 @@ function resolveTopic(connection: Connection, properties: PublishProperties): To
   }
   connection.topicAliases ??= [];
   if (topicEnd > topicStart) {
-    const topic = topicOf(connection, buffer, topicStart, topicEnd);
+    const topic = topicOrRefusal(connection, buffer, topicStart, topicEnd);
     connection.topicAliases[alias] = topic;
     return topic;
   }
   const topic = connection.topicAliases[alias];
   if (topic === undefined) throw protocolError(`topic alias ${alias} was never set`); // [MQTT-3.3.2-7]
+  if (topic instanceof Refusal) return topic;
+  if (topic instanceof GomqError) throw topic;
   if (topic.isInterned) return topic;
   // The table started over since: the alias follows, so that it sees what is subscribed from now on.
   const again = connection.broker.router.internTopic(topic.name);
   connection.topicAliases[alias] = again;
   return again;
+}
+
+function topicOrRefusal(
+  connection: Connection,
+  buffer: Buffer,
+  start: number,
+  end: number,
+): Topic<Route> | Refusal {
+  try {
+    return topicOf(connection, buffer, start, end);
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
 }
 
 function topicOf(connection: Connection, buffer: Buffer, start: number, end: number): Topic<Route> {

@@ -65,6 +65,9 @@ function subscribe(
 ): Granted | { reasonCode: number; why: string } {
   const { broker } = connection;
   const { limits, mqtt } = broker.config;
+  if (request.filter.startsWith('$replay/')) {
+    return { reasonCode: ReasonCode.TopicFilterInvalid, why: 'history cannot be subscribed to yet' };
+  }
   const parsed = parseFilter(request.filter, limits);
   if (typeof parsed === 'string') return { reasonCode: ReasonCode.TopicFilterInvalid, why: parsed };
   if (parsed.group !== undefined && !mqtt.sharedSubscriptions) {
@@ -111,14 +114,22 @@ export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   const packet = decodeUnsubscribe(frame, connection.version);
   broker.whenCommitted(broker.log.endOffset, () => {
     if (broker.state.session(session.clientId) !== session) return;
+    const unknown: string[] = [];
     const codes = packet.filters.map((filter) => {
       broker.pump.stopRetained(session, filter);
-      return broker.state.unsubscribe(session, filter, broker.onLeaveGroup)
-        ? ReasonCode.Success
-        : ReasonCode.NoSubscriptionExisted;
+      if (broker.state.unsubscribe(session, filter, broker.onLeaveGroup)) return ReasonCode.Success;
+      if (unknown.length < REASONS_MAX) unknown.push(filter);
+      return ReasonCode.NoSubscriptionExisted;
     });
     broker.state.settleRoutes();
     if (connection.isClosed) return;
-    connection.sendPacket(encodeUnsuback(connection.version, packet.packetId, codes)); // [MQTT-3.10.4-4]
+    const unsuback = encodeUnsuback(connection.version, packet.packetId, codes, {
+      reasonString:
+        connection.wantsProblemInformation && unknown.length > 0
+          ? `not subscribed to ${unknown.join(', ')}`
+          : undefined,
+      maximumPacketBytes: connection.outbox!.maximumPacketBytes,
+    });
+    connection.sendPacket(unsuback); // [MQTT-3.10.4-4]
   });
 }

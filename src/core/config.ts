@@ -151,6 +151,11 @@ export const configSchema = z.strictObject({
       64,
       'Topic aliases that gomq uses at most towards one client.',
     ),
+    responseInformation: text(
+      '',
+      'a topic',
+      'What 5.0 clients that ask for Response Information are told: where to make their response topics.',
+    ),
     willDelaySecondsMax: integer(
       0,
       UINT32_MAX,
@@ -162,6 +167,12 @@ export const configSchema = z.strictObject({
     connections: integer(1, 1_000_000, 50_000, 'Client connections in total.'),
     connectionsPerAddress: integer(1, 1_000_000, 20_000, 'Client connections from one IP address.'),
     connectTimeoutSeconds: integer(1, 600, 10, 'Time from opening a connection to a complete CONNECT.'),
+    connectBytes: integer(
+      64,
+      PACKET_BYTES_MAX,
+      131_072,
+      'The largest CONNECT: what a client nobody knows yet can make gomq hold.',
+    ),
     packetBytes: integer(
       64,
       PACKET_BYTES_MAX,

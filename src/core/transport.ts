@@ -7,6 +7,8 @@ export interface TransportHandler {
   onData(chunk: Buffer): void;
   /** Everything written has left for the kernel after `write` answered false. */
   onDrain(): void;
+  /** The peer sends no more. What is written can still arrive. */
+  onEnd(): void;
   /** Called exactly once, when the connection is over for whatever reason; `error` where it broke. */
   onClose(error: Error | undefined): void;
 }

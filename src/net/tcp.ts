@@ -126,6 +126,7 @@ export class TcpTransport implements Transport {
 
   /** The peer sends no more. The socket now sends what was written and closes by itself, for which the peer has a bounded time. */
   peerEnded(): void {
+    if (!this.#isEnding) this.#handler?.onEnd();
     this.#await();
   }
 

@@ -17,7 +17,8 @@ export interface FrameHandler {
 
 export class FrameSplitter {
   readonly #handler: FrameHandler;
-  readonly #packetBytesMax: number;
+  /** The longest packet that is taken, fixed header included. */
+  packetBytesMax: number;
   /** The beginning of a packet whose rest has not arrived, or of the bytes that wait while paused. */
   #partial: Buffer | undefined = undefined;
   #partialLength = 0;
@@ -32,7 +33,7 @@ export class FrameSplitter {
   /** @param packetBytesMax the longest packet that is taken, fixed header included */
   constructor(handler: FrameHandler, packetBytesMax: number) {
     this.#handler = handler;
-    this.#packetBytesMax = packetBytesMax;
+    this.packetBytesMax = packetBytesMax;
   }
 
   /** True while bytes wait for the rest of a packet, or for `resume`. */
@@ -136,9 +137,9 @@ export class FrameSplitter {
   }
 
   #checkHeader(first: number, frameBytes: number): void {
-    if (frameBytes > this.#packetBytesMax) {
+    if (frameBytes > this.packetBytesMax) {
       throw protocolError(
-        `a packet of ${frameBytes} bytes is larger than ${this.#packetBytesMax}`,
+        `a packet of ${frameBytes} bytes is larger than ${this.packetBytesMax}`,
         ReasonCode.PacketTooLarge,
       );
     }

@@ -99,6 +99,8 @@ export class TopicTreeScan<T extends object> {
   readonly #stack: Frame<T>[] = [];
   /** Values found on the way down that are still to be given out. */
   readonly #found: T[] = [];
+  /** Nodes looked at so far. */
+  visited = 0;
 
   constructor(root: TreeNode<T>, filterLevels: readonly string[]) {
     this.#filter = filterLevels;
@@ -113,6 +115,7 @@ export class TopicTreeScan<T extends object> {
       const frame = this.#stack.at(-1);
       if (frame === undefined) return SCAN_DONE;
       if (budget-- <= 0) return SCAN_BUDGET_SPENT;
+      this.visited++;
       const step = frame.iterator.next();
       if (step.done === true) {
         this.#stack.pop();

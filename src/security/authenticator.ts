@@ -1,6 +1,7 @@
 // Owns who a client is. Anonymous clients are answered at once; a password costs about 20 ms of argon2 on another thread, so the number of
 // verifications under way and waiting is bounded, and the last password that was right is remembered by a keyed digest, which makes a
 // reconnect cheap. How long an answer takes tells nobody whether a user exists.
+import { isUtf8 } from 'node:buffer';
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { verify } from '@node-rs/argon2';
 import type { Config } from '../core/config.js';
@@ -106,8 +107,9 @@ class PasswordAuthenticator implements Authenticator {
     if (!(await this.#verifications.take())) return SERVER_BUSY;
     let isRight = false;
     try {
-      // An unknown user, and a missing password, cost the same work.
-      isRight = await verify(known ?? this.#decoy, password ?? '');
+      // An unknown user, a missing password, and one that is not UTF-8 and so nobody's, cost the same work.
+      const isText = password === undefined || isUtf8(password);
+      isRight = (await verify(known ?? this.#decoy, isText ? (password ?? '') : '')) && isText;
     } catch (error) {
       this.#logger.error('a password could not be verified', { userName, error });
     } finally {

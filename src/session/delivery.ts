@@ -93,9 +93,12 @@ export class Delivery {
     ids: readonly number[] | undefined,
   ): void {
     const outbox = session.outbox!;
-    if (!outbox.hasRoom) {
+    const now = message.expirySeconds >= 0 ? this.#clock.wallMs() : 0;
+    if (message.isExpired(now)) {
+      this.counters.expired++; // [MQTT-3.3.2-5]
+    } else if (!outbox.hasRoom) {
       this.counters.droppedOutboxFull++;
-    } else if (outbox.publish(message, 0, 0, isRetained, false, ids, this.#clock.wallMs())) {
+    } else if (outbox.publish(message, 0, 0, isRetained, false, ids, now)) {
       this.counters.delivered++;
     } else {
       this.counters.droppedTooLarge++;
@@ -139,23 +142,35 @@ export class Delivery {
     }
   }
 
-  /** Sends to a member that can take it; false when there is none. */
+  /** Sends to a member that can take it; false when there is none now. */
   offerToGroup(group: SharedGroup, message: Message): boolean {
     const mayRead = this.#mayRead;
     let isReadable = mayRead === undefined;
-    const member = group.pick(({ session, qos }) => {
-      if (mayRead !== undefined && !mayRead(session, message.topic.name)) return false;
-      isReadable = true;
-      return message.qos === 0 || qos === 0 ? session.outbox?.hasRoom === true : session.canTake;
-    });
-    // Nobody in the group has the right to it: waiting would not help.
-    if (!isReadable) return true;
-    if (member === undefined) return false;
+    let tried: Set<Subscription> | undefined;
+    for (;;) {
+      const member = group.pick((one) => {
+        if (tried?.has(one)) return false;
+        if (mayRead !== undefined && !mayRead(one.session, message.topic.name)) return false;
+        isReadable = true;
+        return message.qos === 0 || one.qos === 0
+          ? one.session.outbox?.hasRoom === true
+          : one.session.canTake;
+      });
+      // Nobody in the group has the right to it, or it is too large for all that could take it: waiting would not help.
+      if (member === undefined) return !isReadable || tried !== undefined;
+      const { droppedTooLarge } = this.counters;
+      this.#sendToMember(member, group, message);
+      if (this.counters.droppedTooLarge === droppedTooLarge) return true;
+      tried ??= new Set();
+      tried.add(member);
+    }
+  }
+
+  #sendToMember(member: Subscription, group: SharedGroup, message: Message): void {
     const qos = lowerQos(message.qos, member.qos);
     const isRetained = message.isRetained && member.retainAsPublished;
     const ids = member.id > 0 ? [member.id] : undefined;
     if (qos === 0) this.sendQos0(member.session, message, isRetained, ids);
     else this.send(member.session, message, qos, isRetained, ids, group);
-    return true;
   }
 }

@@ -163,16 +163,22 @@ export class Message {
   }
 }
 
+/** Who published a retained message. */
+export interface RetainedSource {
+  clientId: string;
+  userName: string | undefined;
+}
+
 /** The last message published to a topic with RETAIN, in bytes of its own. */
 export class RetainedMessage {
   readonly topic: Topic<Route>;
   readonly record: RecordSlice;
   readonly qos: QoS;
   /** Who published it: their right to do so is asked for again when it is sent (CVE-2018-12546). */
-  readonly source: { clientId: string; userName: string | undefined } | undefined;
+  readonly source: RetainedSource | undefined;
   readonly #expiresAtMs: number = Number.POSITIVE_INFINITY;
 
-  constructor(message: Message, source: { clientId: string; userName: string | undefined } | undefined) {
+  constructor(message: Message, source: RetainedSource | undefined) {
     this.topic = message.topic;
     this.qos = message.qos;
     this.source = source;

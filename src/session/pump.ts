@@ -12,7 +12,7 @@ import { SCAN_BUDGET_SPENT, SCAN_DONE, type TopicTree } from '../router/topic-tr
 import type { Delivery } from './delivery.js';
 import { Phase } from './inflight.js';
 import { type Interest, interestOf, type Reading } from './interest.js';
-import { Message, RetainedMessage } from './message.js';
+import { Message, RetainedMessage, type RetainedSource } from './message.js';
 import type { RetainedScan, Session } from './session.js';
 import { SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
@@ -36,9 +36,7 @@ export interface PumpOptions {
   /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
   mayRead: ((session: Session, topicName: string) => boolean) | undefined;
   /** Whether whoever published a retained message still may (CVE-2018-12546). */
-  mayHavePublished:
-    | ((source: NonNullable<RetainedMessage['source']>, topicName: string) => boolean)
-    | undefined;
+  mayHavePublished: ((source: RetainedSource, topicName: string) => boolean) | undefined;
 }
 
 export class Pump {
@@ -135,8 +133,20 @@ export class Pump {
     session.outstanding = 0;
     this.#closeReader(session);
     session.interest = undefined;
-    if (session.groups === undefined) return;
-    for (const group of session.groups) if (group.hasOnlineMember) this.#returnUnacknowledged(session, group);
+    // Also what came from groups that it has left since.
+    for (const group of this.#groupsInFlight(session)) {
+      if (group.hasOnlineMember) this.#returnUnacknowledged(session, group);
+    }
+  }
+
+  #groupsInFlight(session: Session): Set<SharedGroup> {
+    const groups = new Set<SharedGroup>();
+    if (!session.hasInflight) return groups;
+    for (const id of session.inflight.idsInOrder()) {
+      const origin = session.inflight.originAt(session.inflight.slotOf(id));
+      if (origin instanceof SharedGroup) groups.add(origin);
+    }
+    return groups;
   }
 
   /** The session leaves the group for good; QoS 2 deliveries that have begun end with it [MQTT-4.8.2-5]. */
@@ -312,7 +322,9 @@ export class Pump {
     while (session.scans !== undefined) {
       const [scan] = session.scans.values();
       assert(scan !== undefined, 'there are scans, or the map of them is not there');
+      const visited = scan.scan.visited;
       const step = this.#stepRetained(session, scan);
+      budget -= scan.scan.visited - visited;
       if (step === 'blocked') return;
       if (step === 'done') {
         this.stopRetained(session, scan.text);

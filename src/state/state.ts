@@ -4,7 +4,7 @@
 import type { QoS } from '../packet/types.js';
 import { Router } from '../router/router.js';
 import { TopicTree } from '../router/topic-tree.js';
-import type { Message } from '../session/message.js';
+import type { Message, RetainedSource } from '../session/message.js';
 import { RetainedMessage } from '../session/message.js';
 import { Session } from '../session/session.js';
 import { SharedGroup } from '../session/shared-group.js';
@@ -184,15 +184,12 @@ export class State {
   // ---- retained messages ------------------------------------------------------------------------------------------------------------
 
   /** Keeps a committed message as its topic's retained one, or removes that when the payload is empty [MQTT-3.3.1-6] v5. */
-  applyRetained(message: Message): void {
+  applyRetained(message: Message, source: RetainedSource | undefined): void {
     const levels = message.topic.levels;
     if (message.payloadBytes === 0) {
       this.removeRetained(levels);
       return;
     }
-    const publisher = this.#byNumber.get(message.publisher);
-    const source =
-      publisher === undefined ? undefined : { clientId: publisher.clientId, userName: publisher.userName };
     const retained = new RetainedMessage(message, source);
     const before = this.retained.set(levels, retained);
     this.retainedBytes += retained.bytes - (before?.bytes ?? 0);

@@ -137,7 +137,7 @@ listeners:
     assert.deepEqual(problems({ file: file(text) }), [
       'gomq.yaml:3: limits.connections = "many": expected a whole number from 1 to 1000000',
       'gomq.yaml:4: limits.sessions = 0: expected a whole number from 1 to 10000000',
-      'gomq.yaml:5: limits.topicLevels = 1.5: expected a whole number from 1 to 65535',
+      'gomq.yaml:5: limits.topicLevels = 1.5: expected a whole number from 1 to 1024',
       'gomq.yaml:7: mqtt.retain = "yes": expected true or false',
       'gomq.yaml:9: listeners.mqtt[1] = "here": expected HOST:PORT',
       'gomq.yaml:10: listeners.ws = ":9001": expected a list of HOST:PORT',

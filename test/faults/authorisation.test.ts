@@ -177,11 +177,11 @@ describe('a reload that fails changes nothing (CVE-2017-7652)', () => {
       const broker = await startSecured(context, 'user alice\ntopic readwrite open\n');
       const client = await broker.as('alice', { version: 5 });
       spoil(broker.aclFile);
-      assert.throws(() => broker.reload());
+      assert.ok(broker.reload().length > 0);
       await expectPublishRefused(client, 'closed');
       await client.publish('open', 'still allowed', { qos: 1 });
       spoil(broker.passwordFile);
-      assert.throws(() => broker.reload());
+      assert.ok(broker.reload().length > 0);
       (await broker.as('bob')).destroy();
     });
   }

@@ -16,6 +16,7 @@ const listeners = await openListeners({
     transport.start({
       onData: (chunk) => transport.write(Buffer.from(chunk), () => {}),
       onDrain() {},
+      onEnd() {},
       onClose() {},
     });
   },

@@ -42,6 +42,8 @@ export class Accepted implements TransportHandler {
     this.#wake();
   }
 
+  onEnd(): void {}
+
   onDrain(): void {
     this.drains += 1;
     this.#wake();

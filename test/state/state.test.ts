@@ -20,7 +20,7 @@ function retain(state: State, topic: string, payload: string, offset: number): v
   message.offset = offset;
   message.buffer = Buffer.from(payload);
   message.payloadEnd = message.buffer.length;
-  state.applyRetained(message);
+  state.applyRetained(message, undefined);
 }
 
 test('a session is known by its client id and its number, which is never given again', () => {
