@@ -11,6 +11,7 @@ import { GomqError } from './core/errors.js';
 import { createLogger, type Logger } from './core/logger.js';
 import { version } from './core/version.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
+import { MemoryLog } from './log/memory-log.js';
 import { type ListenerAddress, openListeners } from './net/listeners.js';
 import { ReasonCode } from './packet/reason-codes.js';
 import { createAccessControl } from './security/access-control.js';
@@ -50,6 +51,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
   const authenticator = createAuthenticator(config.auth, logger);
   const accessControl = createAccessControl(config.auth.aclFile, logger);
   const broker = new Broker({
+    createLog: (retention) => new MemoryLog({ ...config.log, ...retention }),
     config,
     logger,
     clock: options.clock ?? systemClock,

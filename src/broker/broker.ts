@@ -9,8 +9,7 @@ import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { Transport } from '../core/transport.js';
-import { type Log, type LogReader, ReadResult } from '../log/log.js';
-import { MemoryLog } from '../log/memory-log.js';
+import { type Log, type LogReader, ReadResult, type RetentionEvents } from '../log/log.js';
 import type { WillPacket } from '../packet/connect.js';
 import { shortReason } from '../packet/encode.js';
 import { ReasonCode, reasonName } from '../packet/reason-codes.js';
@@ -37,6 +36,8 @@ export interface BrokerOptions {
   config: Config;
   logger: Logger;
   clock: Clock;
+  /** Makes the log, which asks and tells the broker what retention needs. */
+  createLog: (retention: RetentionEvents) => Log;
   authenticator: Authenticator;
   /** Undefined: everything is allowed. */
   accessControl: AccessControl | undefined;
@@ -113,8 +114,7 @@ export class Broker {
         : (session: Session, topicName: string) => accessControl.mayRead(session, topicName);
     this.state = new State({ internedTopics: this.config.limits.internedTopics, mayRead });
     accessControl?.onReload(() => this.state.router.invalidateAll());
-    const log = new MemoryLog({
-      ...this.config.log,
+    const log = options.createLog({
       neededFrom: (before) => this.#cursorWalk.neededFrom(before),
       onLost: (from, to) => this.#onLost(from, to),
     });

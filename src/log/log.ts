@@ -64,12 +64,8 @@ export interface Log {
   close(): Promise<void>;
 }
 
-/** What decides how long records are kept. */
-export interface Retention {
-  /** Records beyond this many bytes go once nobody needs them. */
-  retentionBytes: number;
-  /** Records beyond this many bytes go even if somebody needs them. */
-  hardLimitBytes: number;
+/** What the log asks and tells those who read it before and after it lets records go. */
+export interface RetentionEvents {
   /**
    * The lowest offset that a session still needs, if it is below `before`: the end of the segment that is to go. Undefined when that takes
    * longer to find out: it is asked again at the next flush.

@@ -3,7 +3,7 @@
 //
 // Each segment is cut into blocks of about 64 KiB, with the set of topics in each, so that a reader can pass over what it does not want.
 import { assert } from '../core/assert.js';
-import { type Log, type LogReader, ReadResult, type RecordSlice, type Retention } from './log.js';
+import { type Log, type LogReader, ReadResult, type RecordSlice, type RetentionEvents } from './log.js';
 
 /** A block is closed when it holds this much: the granularity at which readers skip. */
 const BLOCK_BYTES = 65_536;
@@ -56,7 +56,11 @@ class Segment {
   }
 }
 
-export interface MemoryLogOptions extends Retention {
+export interface MemoryLogOptions extends RetentionEvents {
+  /** Records beyond this many bytes go once nobody needs them. */
+  retentionBytes: number;
+  /** Records beyond this many bytes go even if somebody needs them. */
+  hardLimitBytes: number;
   segmentBytes: number;
 }
 

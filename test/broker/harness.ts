@@ -9,6 +9,7 @@ import type { Clock } from '../../src/core/clock.js';
 import { type Config, defaultConfig } from '../../src/core/config.js';
 import type { LogFields, Logger } from '../../src/core/logger.js';
 import type { Transport, TransportHandler } from '../../src/core/transport.js';
+import { MemoryLog } from '../../src/log/memory-log.js';
 
 export type Version = 3 | 4 | 5;
 
@@ -369,6 +370,7 @@ export class TestBroker {
     }
     this.broker = new Broker({
       config,
+      createLog: (retention) => new MemoryLog({ ...config.log, ...retention }),
       logger: this.logger,
       clock: this.clock,
       authenticator: { authenticate: ({ userName }) => ({ accepted: true, userName }), reload() {} },

@@ -145,14 +145,17 @@ test('a storm of connections that say nothing is over when their time is', () =>
     assert.equal(broker.broker.connectionCount, 0);
   }));
 
-test('sessions beyond the limit are refused, and ended ones make room', () =>
+test('durable sessions beyond the limit are refused, others are not, and ended ones make room', () =>
   withBroker({ limits: { sessions: 50 } }, async (broker) => {
     for (let i = 0; i < 50; i++)
       (await broker.open({ version: 5, clientId: `${i}`, expirySeconds: 100 })).transport.cut(0);
     const refused = broker.client(5);
-    refused.connect({ clientId: 'one more' });
+    refused.connect({ clientId: 'one more', expirySeconds: 100 });
     await until(() => refused.transport.isClosed, 'the refusal');
     assert.equal(refused.packets[0]!.reasonCode, 0x97);
+    // One that ends with its connection is bounded by the connections.
+    const passing = await broker.open({ version: 5, clientId: 'passing' });
+    passing.transport.cut(0);
     await broker.open({ version: 5, clientId: '7', clean: true });
     assert.equal(broker.broker.state.sessionCount, 50);
   }));
