@@ -3,6 +3,7 @@
 //
 //     sockets are read --> packets are handled --> records are appended, outboxes filled
 //     turn: log.flush -> commit (apply, deliver, ack, in the order of offsets) -> pumps -> one write per socket
+import { setTimeout as delay } from 'node:timers/promises';
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
 import type { Config } from '../core/config.js';
@@ -53,6 +54,9 @@ export interface OutsideMessage {
   retain: boolean;
 }
 
+/** How long stopping waits for the log. */
+const STOP_COMMIT_MS = 5000;
+
 /** A connection that goes on doing what is refused is told of once in this time. */
 const REFUSAL_LOG_MS = 1000;
 
@@ -93,9 +97,12 @@ export class Broker {
   readonly #uncommittedRetained = { messages: 0, bytes: 0 };
   /** Who published the retained messages among them: the session may have ended by the commit. Only where there are rules. */
   readonly #sources = new Map<number, RetainedSource>();
+  /** Topics with a retained QoS 0 message that was delivered as it came and is not committed yet: its offset. */
+  readonly #newerQos0 = new Map<string, number>();
   #dirty: Outbox[] = [];
   #isTurnScheduled = false;
   #isStopped = false;
+  #isClosed = false;
   readonly #message = new Message();
   readonly #commitReader: LogReader;
   readonly #sweepTimer: NodeJS.Timeout;
@@ -129,13 +136,18 @@ export class Broker {
       clock: this.clock,
       retainedInflightBytesMax: this.config.limits.outboxBytes,
       onPumpQueued: () => this.scheduleTurn(),
+      isSuperseded: (topicName) => this.#newerQos0.has(topicName),
       mayRead,
       mayHavePublished:
         accessControl === undefined
           ? undefined
           : (source, topicName) => accessControl.mayPublish(source, topicName),
     });
-    this.#cursorWalk = new CursorWalk(this.pump, () => this.state.readings());
+    this.#cursorWalk = new CursorWalk(
+      this.pump,
+      () => this.state.readings(),
+      () => log.createReader(() => this.scheduleTurn()),
+    );
     this.run = new PublishRun(this.delivery, (topic) => this.state.router.route(topic));
     this.#commitReader = log.createReader(() => undefined);
     log.onCommit((from, to) => this.#onCommit(from, to));
@@ -278,6 +290,7 @@ export class Broker {
     this.#topics.push(topic);
     if (message.isRetained) {
       this.#rememberSource(slice.offset, message.publisher);
+      if (message.qos === 0) this.#newerQos0.set(topic.name, slice.offset);
       this.#uncommittedRetained.messages++;
       this.#uncommittedRetained.bytes += length;
     }
@@ -394,6 +407,7 @@ export class Broker {
 
   readonly #turn = (): void => {
     this.#isTurnScheduled = false;
+    if (this.#isClosed) return;
     this.log.flush();
     this.commits.release(this.log.highWatermark);
     this.pump.runPumps();
@@ -425,6 +439,7 @@ export class Broker {
         this.#uncommittedRetained.bytes -= reader.record.end - reader.record.start;
         this.state.applyRetained(message, this.#sources.get(offset));
         this.#sources.delete(offset);
+        if (this.#newerQos0.get(message.topic.name) === offset) this.#newerQos0.delete(message.topic.name);
       }
       // At QoS 0 it was delivered as it came; the record is for the retained set.
       if (message.qos > 0) delivery.deliver(message);
@@ -477,18 +492,29 @@ export class Broker {
     }
   }
 
+  #committed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.whenCommitted(this.log.endOffset, resolve);
+    });
+  }
+
   /** Says goodbye to every client and commits what is left. The listeners are closed already. */
   async stop(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
     clearInterval(this.#sweepTimer);
-    this.#turn();
+    for (const connection of this.#connections) connection.transport.pause();
+    // Whoever waits for an acknowledgement of what is in the log gets it before the goodbye.
+    const timeout = new AbortController();
+    await Promise.race([this.#committed(), delay(STOP_COMMIT_MS, undefined, { signal: timeout.signal })]);
+    timeout.abort();
     for (const connection of this.#connections) {
       connection.will = undefined;
       if (connection.session === undefined) connection.transport.destroy();
       else connection.close(ReasonCode.ServerShuttingDown, 'the broker is stopping');
     }
     this.#turn();
+    this.#isClosed = true;
     await this.log.close();
   }
 }

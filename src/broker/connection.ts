@@ -231,7 +231,8 @@ export class Connection implements TransportHandler, FrameHandler {
 
   /** Reads nothing from a client that does not take its answers. */
   checkReading(): void {
-    if (this.isClosed || this.outbox === undefined) return;
+    // A broker that stops reads nobody any more.
+    if (this.isClosed || this.outbox === undefined || !this.broker.isReady) return;
     const mustWait = this.outbox.isOverfull;
     if (mustWait === this.#isReadingPaused) return;
     this.#isReadingPaused = mustWait;

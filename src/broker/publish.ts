@@ -249,7 +249,9 @@ function keep(connection: Connection, topic: Topic<Route>): void {
   broker.append(message);
   if (frame.qos === 0) return;
   if (frame.qos === 2) session.received.add(frame.packetId);
-  const isUnheard = connection.version === 5 && broker.router.route(topic).isEmpty;
+  // Only where it is certain: a SUBSCRIBE may wait for the log as well.
+  const isUnheard =
+    connection.version === 5 && broker.commits.size === 0 && broker.router.route(topic).isEmpty;
   acknowledge(connection, isUnheard ? ReasonCode.NoMatchingSubscribers : ReasonCode.Success);
 }
 

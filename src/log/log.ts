@@ -18,7 +18,7 @@ export const ReadResult = {
   End: 1,
   /** The record is not in memory; `onReadable` will be called once, then ask again. */
   Pending: 2,
-  /** Much was passed over and nothing found yet: ask again when others have had their turn. */
+  /** Much was passed over and nothing found yet: ask again when others have had their turn. Only where `wants` was given. */
   Later: 3,
 } as const;
 export type ReadResult = (typeof ReadResult)[keyof typeof ReadResult];

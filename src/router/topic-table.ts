@@ -34,11 +34,11 @@ export class Topic<R> {
   }
 }
 
-/** FNV-1a, 32 bits: short, and good enough on text. */
+/** FNV-1a, 32 bits: short, and good enough on text. Never 0, which stands for nothing. */
 function hashBytes(buffer: Buffer, start: number, end: number): number {
   let hash = 0x811c9dc5;
   for (let i = start; i < end; i++) hash = Math.imul(hash ^ buffer[i]!, 0x01000193);
-  return hash;
+  return hash === 0 ? 1 : hash | 0;
 }
 
 const INITIAL_SLOTS = 1024;
@@ -47,6 +47,8 @@ export class TopicTable<R> {
   readonly #topicsMax: number;
   /** Open addressing with linear probing; a power of two, at most half full. */
   #slots: (Topic<R> | undefined)[] = new Array(INITIAL_SLOTS).fill(undefined);
+  /** The hash of the topic in each slot, 0 where there is none: a look-up touches no topic but the one it finds. */
+  #hashes = new Int32Array(INITIAL_SLOTS);
   #size = 0;
   /** The same topics by level. */
   readonly tree = new TopicTree<Topic<R>>();
@@ -65,13 +67,15 @@ export class TopicTable<R> {
    * needs no further check.
    */
   find(buffer: Buffer, start: number, end: number): Topic<R> | undefined {
-    const slots = this.#slots;
-    const mask = slots.length - 1;
+    const hashes = this.#hashes;
+    const mask = hashes.length - 1;
     const hash = hashBytes(buffer, start, end);
     for (let at = hash & mask; ; at = (at + 1) & mask) {
-      const topic = slots[at];
-      if (topic === undefined) return undefined;
-      if (topic.hash === hash && topic.equals(buffer, start, end)) return topic;
+      const candidate = hashes[at];
+      if (candidate === 0) return undefined;
+      if (candidate !== hash) continue;
+      const topic = this.#slots[at]!;
+      if (topic.equals(buffer, start, end)) return topic;
     }
   }
 
@@ -92,13 +96,15 @@ export class TopicTable<R> {
   #insert(topic: Topic<R>): void {
     const mask = this.#slots.length - 1;
     let at = topic.hash & mask;
-    while (this.#slots[at] !== undefined) at = (at + 1) & mask;
+    while (this.#hashes[at] !== 0) at = (at + 1) & mask;
     this.#slots[at] = topic;
+    this.#hashes[at] = topic.hash;
   }
 
   #grow(): void {
     const before = this.#slots;
     this.#slots = new Array(before.length * 2).fill(undefined);
+    this.#hashes = new Int32Array(before.length * 2);
     for (const topic of before) if (topic !== undefined) this.#insert(topic);
   }
 
@@ -109,6 +115,7 @@ export class TopicTable<R> {
       topic.route = undefined;
     }
     this.#slots = new Array(INITIAL_SLOTS).fill(undefined);
+    this.#hashes = new Int32Array(INITIAL_SLOTS);
     this.#size = 0;
     this.tree.clear();
   }

@@ -33,6 +33,8 @@ export interface PumpOptions {
   retainedInflightBytesMax: number;
   /** Something waits for `runPumps`. */
   onPumpQueued: () => void;
+  /** Whether a newer message than a topic's retained one was delivered already, although it is not committed yet (QoS 0). */
+  isSuperseded: (topicName: string) => boolean;
   /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
   mayRead: ((session: Session, topicName: string) => boolean) | undefined;
   /** Whether whoever published a retained message still may (CVE-2018-12546). */
@@ -47,6 +49,7 @@ export class Pump {
   readonly #clock: Clock;
   readonly #retainedInflightBytesMax: number;
   readonly #onPumpQueued: () => void;
+  readonly #isSuperseded: PumpOptions['isSuperseded'];
   readonly #mayRead: PumpOptions['mayRead'];
   readonly #mayHavePublished: PumpOptions['mayHavePublished'];
   #pumps: Reading[] = [];
@@ -62,6 +65,7 @@ export class Pump {
     this.#clock = options.clock;
     this.#retainedInflightBytesMax = options.retainedInflightBytesMax;
     this.#onPumpQueued = options.onPumpQueued;
+    this.#isSuperseded = options.isSuperseded;
     this.#mayRead = options.mayRead;
     this.#mayHavePublished = options.mayHavePublished;
   }
@@ -173,6 +177,8 @@ export class Pump {
    */
   startRetained(subscription: Subscription, before: number, beforeQos0: number): void {
     const session = subscription.session;
+    // Given up since; what follows it under the same text has its own say.
+    if (session.subscriptions.get(subscription.text) !== subscription) return;
     const levels = subscription.filter.split('/');
     if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
     // A new scan replaces the one before it: there is at most one for each subscription.
@@ -352,6 +358,7 @@ export class Pump {
     }
     scan.waiting = undefined;
     if (retained.record.offset >= (retained.qos === 0 ? scan.beforeQos0 : scan.before)) return 'sent';
+    if (this.#isSuperseded(retained.topic.name)) return 'sent';
     const qos = lowerQos(retained.qos, subscription.qos);
     if (!this.#hasRoomFor(session, qos, retained)) {
       scan.waiting = retained;
@@ -386,11 +393,10 @@ export class Pump {
 
   /**
    * Moves a cursor over the records below `before` that are not for its owner, so that it does not keep them from going. Stops at the
-   * first one that is, or when `budget` topics and records have been looked at.
+   * first one that is, or when `budget` topics and records have been looked at, or where a read has to be waited for.
    * @returns what is left of the budget; 0 means that there may be further to go
    */
-  advance(reading: Reading, before: number, budget: number): number {
-    const reader = this.#log.createReader(() => undefined);
+  advance(reading: Reading, before: number, budget: number, reader: LogReader): number {
     const interest = interestOf(reading);
     let left = budget;
     const wants: Interest = (topicName) => {
@@ -405,6 +411,7 @@ export class Pump {
         // What was passed over was for somebody else.
         reading.cursor = Math.max(reading.cursor, Math.min(reader.position, before));
         if (result === ReadResult.Later) continue;
+        if (result === ReadResult.Pending) return 0;
         break;
       }
       const { offset } = reader.record;
@@ -414,7 +421,6 @@ export class Pump {
       if (this.#isFor(reading)) break;
       reading.cursor = offset + 1;
     }
-    reader.close();
     return Math.max(0, left);
   }
 

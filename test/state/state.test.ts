@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { LogReader } from '../../src/log/log.js';
 import { CursorWalk } from '../../src/session/cursor-walk.js';
 import { Phase } from '../../src/session/inflight.js';
 import { Message } from '../../src/session/message.js';
@@ -8,6 +9,8 @@ import { State } from '../../src/state/state.js';
 
 const OPTIONS = { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const;
 const nobody = (): void => undefined;
+/** The walks here read nothing. */
+const createReader = (): LogReader => ({ close: nobody }) as unknown as LogReader;
 
 function makeState(): State {
   return new State({ internedTopics: 100, mayRead: undefined });
@@ -82,8 +85,9 @@ test('what is needed is the lowest of cursors, messages in flight and what group
   const state = makeState();
   const limit = 1000;
   // Nothing is passed over, and nothing is spent: the walk is then a look at the cursors.
-  const pump = { advance: (_reading: unknown, _before: number, budget: number) => budget } as Pump;
-  const neededFrom = (): number | undefined => new CursorWalk(pump, () => state.readings()).neededFrom(limit);
+  const pump = { advance: (_reading: unknown, _before: number, budget: number) => budget } as unknown as Pump;
+  const neededFrom = (): number | undefined =>
+    new CursorWalk(pump, () => state.readings(), createReader).neededFrom(limit);
   assert.equal(neededFrom(), Number.POSITIVE_INFINITY, 'nobody needs anything');
   const live = state.createSession('live', 50);
   live.isLive = true;
@@ -106,8 +110,8 @@ test('what is needed is the lowest of cursors, messages in flight and what group
 test('a walk over many cursors is done in portions and comes to the same', () => {
   const state = makeState();
   for (let i = 0; i < 20_000; i++) state.createSession(`s${i}`, 500 + i);
-  const pump = { advance: (_reading: unknown, _before: number, budget: number) => budget } as Pump;
-  const walk = new CursorWalk(pump, () => state.readings());
+  const pump = { advance: (_reading: unknown, _before: number, budget: number) => budget } as unknown as Pump;
+  const walk = new CursorWalk(pump, () => state.readings(), createReader);
   const answers = [walk.neededFrom(1000), walk.neededFrom(1000), walk.neededFrom(1000)];
   assert.deepEqual(answers, [undefined, undefined, 500]);
 });
