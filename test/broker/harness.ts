@@ -9,7 +9,8 @@ import type { Clock } from '../../src/core/clock.js';
 import { type Config, defaultConfig } from '../../src/core/config.js';
 import type { LogFields, Logger } from '../../src/core/logger.js';
 import type { Transport, TransportHandler } from '../../src/core/transport.js';
-import { MemoryLog } from '../../src/log/memory-log.js';
+import type { Log } from '../../src/log/log.js';
+import { MemoryLog, type MemoryLogOptions } from '../../src/log/memory-log.js';
 
 export type Version = 3 | 4 | 5;
 
@@ -356,21 +357,27 @@ export class LineLogger implements Logger {
   }
 }
 
-type Sections = { [K in keyof Config]?: Partial<Config[K]> };
+export type Sections = { [K in keyof Config]?: Partial<Config[K]> };
+
+export interface TestBrokerOptions {
+  /** The log in memory where it is absent. */
+  createLog?: (options: MemoryLogOptions) => Log;
+}
 
 export class TestBroker {
   readonly broker: Broker;
   readonly clock = new FakeClock();
   readonly logger = new LineLogger();
 
-  constructor(sections: Sections = {}) {
+  constructor(sections: Sections = {}, options: TestBrokerOptions = {}) {
+    const createLog = options.createLog ?? ((log) => new MemoryLog(log));
     const config = defaultConfig();
     for (const [name, values] of Object.entries(sections)) {
       Object.assign(config[name as keyof Config], values);
     }
     this.broker = new Broker({
       config,
-      createLog: (retention) => new MemoryLog({ ...config.log, ...retention }),
+      createLog: (retention) => createLog({ ...config.log, ...retention }),
       logger: this.logger,
       clock: this.clock,
       authenticator: { authenticate: ({ userName }) => ({ accepted: true, userName }), reload() {} },
