@@ -45,12 +45,13 @@ test('out of file descriptors (EMFILE): no crash, no spinning, and service again
   assert.ok(closed > 0);
   assert.ok(connections > 0);
 
-  // Whether it spins shows only over time. Turns of the event loop are counted, since time says little on a busy machine.
+  // Whether it spins shows only over time. Turns of the event loop are counted, since time says little on a busy machine: one that spins
+  // turns ten thousand times in this while, one that still sees the last clients go some dozens of times.
   const before = await ask();
   await sleep(300);
   const after = await ask();
   assert.ok(
-    after.loopCount - before.loopCount < 30,
+    after.loopCount - before.loopCount < 1000,
     `${after.loopCount - before.loopCount} turns of the loop`,
   );
 
