@@ -45,6 +45,8 @@ interface GroupRecord {
   isOwed: boolean;
   isAcknowledged: boolean;
   holder: Subscriber | undefined;
+  /** How often some member was sent it. */
+  timesGiven: number;
 }
 
 const GROUPS: readonly { text: string; filter: string; prefix: string }[] = [
@@ -647,10 +649,14 @@ export class Subscriber {
       free.length > 0,
       `${this.clientId} got ${key}, which another member ${candidates[0]!.isAcknowledged ? 'has acknowledged' : 'holds'}`,
     );
+    // A message published again is two records with one key: the one that was given less often, or else the one that is still owed.
+    const times = Math.min(...free.map(({ timesGiven }) => timesGiven));
+    const fewest = free.filter(({ timesGiven }) => timesGiven === times);
     const record =
-      free.find(({ holder, isOwed }) => holder === undefined && isOwed) ??
-      free.find(({ holder }) => holder === undefined) ??
-      free[0]!;
+      fewest.find(({ holder, isOwed }) => holder === undefined && isOwed) ??
+      fewest.find(({ holder }) => holder === undefined) ??
+      fewest[0]!;
+    record.timesGiven++;
     record.holder = this;
     return record;
   }
@@ -731,7 +737,13 @@ export class World {
     for (const subscriber of this.#subscribers) subscriber.onAppend(appended);
     for (const { text, filter } of GROUPS) {
       if (!matches(filter, entry.topic) || !this.#subscribers.some((one) => one.isMember(text))) continue;
-      this.groupRecords.push({ entry: appended, isOwed: true, isAcknowledged: false, holder: undefined });
+      this.groupRecords.push({
+        entry: appended,
+        isOwed: true,
+        isAcknowledged: false,
+        holder: undefined,
+        timesGiven: 0,
+      });
     }
   }
 
