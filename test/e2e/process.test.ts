@@ -13,6 +13,8 @@ const GOMQCTL = 'dist/cli/main.js';
 
 interface Broker {
   process: ChildProcess;
+  /** Listened for from the start, since it may come before anybody asks. */
+  exit: Promise<number | null>;
   ready: string;
   port: number;
   httpPort: number;
@@ -27,6 +29,7 @@ async function startBroker(...args: string[]): Promise<Broker> {
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
+  const exit = exitOf(child);
   let stderr = '';
   child.stderr.on('data', (chunk: Buffer) => {
     stderr += chunk;
@@ -34,13 +37,16 @@ async function startBroker(...args: string[]): Promise<Broker> {
   const lines = createInterface(child.stdout);
   const [ready] = (await once(lines, 'line')) as [string];
   const ports = [...ready.matchAll(/127\.0\.0\.1:(\d+)/g)].map((match) => Number(match[1]));
-  return { process: child, ready, port: ports[0]!, httpPort: ports[1]!, stderr: () => stderr };
+  return { process: child, exit, ready, port: ports[0]!, httpPort: ports[1]!, stderr: () => stderr };
+}
+
+function exitOf(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve) => child.once('exit', resolve));
 }
 
 async function stopBroker(broker: Broker, signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
   broker.process.kill(signal);
-  const [code] = (await once(broker.process, 'exit')) as [number | null];
-  return code;
+  return broker.exit;
 }
 
 before(() => {
@@ -77,7 +83,7 @@ describe('gomq start', () => {
     const client = await RawClient.open(broker.port, { version: 5 });
     broker.process.kill('SIGTERM');
     await client.expectDisconnect(0x8b);
-    await once(broker.process, 'exit');
+    assert.equal(await broker.exit, 0);
   });
 });
 
@@ -97,6 +103,7 @@ describe('the commands of the README', () => {
         stdio: ['ignore', 'pipe', 'inherit'],
       },
     );
+    const exit = exitOf(sub);
     const line = once(createInterface(sub.stdout), 'line');
     // A retained message is there whether or not the subscriber was first.
     await run(process.execPath, [
@@ -113,8 +120,7 @@ describe('the commands of the README', () => {
       'everyone',
     ]);
     assert.equal((await line)[0], 'hello world everyone');
-    const [code] = await once(sub, 'exit');
-    assert.equal(code, 0);
+    assert.equal(await exit, 0);
   });
 
   it('POST /pub reaches a subscriber', async () => {
@@ -153,6 +159,7 @@ describe('mosquitto_pub and mosquitto_sub', {
         const sub = spawn('mosquitto_sub', [...common, '-t', topic, '-C', '301', '-W', '20'], {
           stdio: ['ignore', 'pipe', 'inherit'],
         });
+        const exit = exitOf(sub);
         const received: string[] = [];
         const lines = createInterface(sub.stdout);
         const isSubscribed = once(lines, 'line');
@@ -163,8 +170,7 @@ describe('mosquitto_pub and mosquitto_sub', {
         });
         const expected = Array.from({ length: 300 }, (_, i) => `line ${i}`);
         pub.stdin.end(`${expected.join('\n')}\n`);
-        const [code] = await once(sub, 'exit');
-        assert.equal(code, 0);
+        assert.equal(await exit, 0);
         assert.deepEqual(received, ['first', ...expected]);
       });
     }
