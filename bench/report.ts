@@ -244,6 +244,8 @@ function howText(report: Report): string {
   are; a broker that reads or writes them one by one pays for that. It counts every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
     `- QoS 0 is flow-controlled by the generator: no subscriber is more than 512 KiB, and no publisher more than 1,000 messages, behind, so that
   throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most 100 unacknowledged publishes per publisher.`,
+    `- Each publisher keeps to one topic, so its QoS 0 packets lie one behind the other, and gomq hands such a run on in one piece. A publisher that
+  changes its topic with every message makes each run one packet long; that case is not measured here.`,
     `- Latency is counted from the moment a message was due, at 2,000 evenly spaced messages a second, to its arrival in the same process.`,
     `- gomq runs with its defaults, from \`npm run build\`. Mosquitto runs with \`${MOSQUITTO_SETTINGS.join('`, `')}\`: with its default
   limits on messages in flight and queued it loses messages under this load. Aedes runs with its defaults. All three keep messages in memory only.`,
