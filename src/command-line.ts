@@ -49,6 +49,8 @@ interface ConfigFlags {
   config?: string;
   mqtt?: string[];
   http?: string;
+  data?: string;
+  nodeId?: string;
   set?: string[];
 }
 
@@ -59,8 +61,8 @@ interface ConfigFlags {
 export async function runCommandLine(argv: readonly string[], host: CommandLineHost): Promise<number> {
   const stdout = host.stdout ?? ((text) => process.stdout.write(text));
   const stderr = host.stderr ?? ((text) => process.stderr.write(text));
-  const load = ({ config: file, mqtt, http, set }: ConfigFlags) =>
-    loadConfig({ file, env: host.env ?? process.env, flags: { mqtt, http }, set });
+  const load = ({ config: file, mqtt, http, data, nodeId, set }: ConfigFlags) =>
+    loadConfig({ file, env: host.env ?? process.env, flags: { mqtt, http, data, nodeId }, set });
 
   const program = new Command('gomq')
     .description('An MQTT 3.1, 3.1.1 and 5.0 broker.')
@@ -88,6 +90,8 @@ export async function runCommandLine(argv: readonly string[], host: CommandLineH
       .option('-c, --config <file>', 'YAML file with the configuration')
       .option('--mqtt <host:port>', 'where to serve MQTT; may be repeated', append)
       .option('--http <host:port>', "where to serve the HTTP API; 'off' for none")
+      .option('--data <dir>', 'the directory with the log and the state')
+      .option('--node-id <id>', 'the name of this broker')
       .option('--set <key.path=value>', 'set any key of the configuration; may be repeated', append);
 
   command('start', 'run the broker in the foreground').action(async (flags: ConfigFlags) => {

@@ -11,11 +11,13 @@ import { GomqError } from './core/errors.js';
 import { createLogger, type Logger } from './core/logger.js';
 import { version } from './core/version.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
-import { MemoryLog } from './log/memory-log.js';
+import { MemoryLog, type MemoryLogOptions } from './log/memory-log.js';
 import { type ListenerAddress, openListeners } from './net/listeners.js';
 import { ReasonCode } from './packet/reason-codes.js';
 import { createAccessControl } from './security/access-control.js';
 import { createAuthenticator } from './security/authenticator.js';
+
+const MEBIBYTE = 1024 * 1024;
 
 /** Who publishes over HTTP without a token. */
 const ANONYMOUS = { clientId: '', userName: undefined };
@@ -47,14 +49,14 @@ export interface StartOptions {
  * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_INVALID, CONFIG_UNREADABLE
  */
 export async function startGomq(config: Config, options: StartOptions): Promise<Gomq> {
-  const { logger, onDefect } = options;
+  const { logger, onDefect, clock = systemClock } = options;
   const authenticator = createAuthenticator(config.auth, logger);
   const accessControl = createAccessControl(config.auth.aclFile, logger);
   const broker = new Broker({
-    createLog: (retention) => new MemoryLog({ ...config.log, ...retention }),
+    createLog: (retention) => new MemoryLog({ ...memoryLimits(config), clock, ...retention }),
     config,
     logger,
-    clock: options.clock ?? systemClock,
+    clock,
     authenticator,
     accessControl,
     onDefect,
@@ -124,6 +126,17 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
     await http?.close();
     throw error;
   }
+}
+
+/** The log in memory keeps to what a machine has of that, whatever the disk may hold. */
+function memoryLimits({
+  log,
+}: Config): Pick<MemoryLogOptions, 'segmentBytes' | 'retentionBytes' | 'hardLimitBytes'> {
+  return {
+    segmentBytes: Math.min(log.segmentBytes, 8 * MEBIBYTE),
+    retentionBytes: Math.min(log.retentionBytes, 64 * MEBIBYTE),
+    hardLimitBytes: Math.min(log.hardLimitBytes, 1024 * MEBIBYTE),
+  };
 }
 
 /** `gomq ready: mqtt 127.0.0.1:9000 http 127.0.0.1:8000 role standalone` */

@@ -285,7 +285,7 @@ export class Broker {
   append(message: Message): void {
     const { topic } = message;
     const length = recordBytesOf(message);
-    const slice = this.log.append(topic.name, length);
+    const slice = this.log.append(topic.name, length, message.isRetained || message.qos === 2);
     message.writeRecord(slice);
     this.#topics.push(topic);
     if (message.isRetained) {

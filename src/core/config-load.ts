@@ -13,7 +13,14 @@ export interface ConfigSources {
   /** Variables such as GOMQ_LOG__SEGMENT_BYTES; others are ignored. */
   env?: Readonly<Record<string, string | undefined>> | undefined;
   /** The flags that have a key of their own. */
-  flags?: { mqtt?: readonly string[] | undefined; http?: string | undefined } | undefined;
+  flags?:
+    | {
+        mqtt?: readonly string[] | undefined;
+        http?: string | undefined;
+        data?: string | undefined;
+        nodeId?: string | undefined;
+      }
+    | undefined;
   /** What followed each --set: `key.path=value`. */
   set?: readonly string[] | undefined;
 }
@@ -152,6 +159,9 @@ function gatherFlags(gathering: Gathering, flags: NonNullable<ConfigSources['fla
     const value = flags.mqtt.filter((address) => address !== OFF);
     gathering.found.set('listeners.mqtt', { value, source: '--mqtt' });
   }
+  if (flags.data !== undefined) gathering.found.set('node.data', { value: flags.data, source: '--data' });
+  if (flags.nodeId !== undefined)
+    gathering.found.set('node.id', { value: flags.nodeId, source: '--node-id' });
   if (flags.http !== undefined) {
     gathering.found.set('http.listen', { value: flags.http === OFF ? '' : flags.http, source: '--http' });
   }

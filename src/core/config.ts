@@ -80,6 +80,11 @@ export const configSchema = z.strictObject({
       '1 to 64 letters, digits, dots, dashes or underscores',
       'The name of this broker in logs.',
     ),
+    data: text(
+      './data',
+      'a path',
+      "The directory with the log and the state; '' keeps everything in memory and nothing after the end.",
+    ),
   }),
   listeners: z.strictObject({
     mqtt: addresses(['127.0.0.1:9000'], 'Where MQTT over TCP is served.'),
@@ -202,20 +207,56 @@ export const configSchema = z.strictObject({
     segmentBytes: integer(
       65_536,
       GIBIBYTE,
-      8 * MEBIBYTE,
+      64 * MEBIBYTE,
       'Size of one segment of the log, which is what retention removes at a time.',
+    ),
+    compression: choice(['zstd', 'none'], 'zstd', 'How batches are compressed.'),
+    fsync: choice(
+      ['always', 'interval', 'never'],
+      'always',
+      'When the disk is made to keep what was written: before each acknowledgement; every `log.fsyncIntervalMs`, so that a crash of the machine costs at most that much; whenever the operating system likes.',
+    ),
+    fsyncIntervalMs: integer(
+      1,
+      60_000,
+      100,
+      'Milliseconds between two fsyncs where `log.fsync` is interval.',
     ),
     retentionBytes: integer(
       65_536,
       Number.MAX_SAFE_INTEGER,
-      64 * MEBIBYTE,
+      GIBIBYTE,
       'Size of the log beyond which segments that no session needs are removed.',
+    ),
+    retentionHours: integer(
+      0,
+      1_000_000,
+      0,
+      'Age beyond which segments that no session needs are removed; 0 for no limit.',
     ),
     hardLimitBytes: integer(
       65_536,
       Number.MAX_SAFE_INTEGER,
-      GIBIBYTE,
+      10 * GIBIBYTE,
       'Size of the log beyond which the oldest segment is removed even where a session has not read it yet.',
+    ),
+    cacheBytes: integer(
+      MEBIBYTE,
+      64 * GIBIBYTE,
+      64 * MEBIBYTE,
+      'Memory for the newest records and those read from disk, shared by all who read.',
+    ),
+    reserveBytes: integer(
+      MEBIBYTE,
+      GIBIBYTE,
+      16 * MEBIBYTE,
+      'Disk space kept free: when only this much is left, new messages are refused with 0x97 and everything else goes on.',
+    ),
+    uncommittedBytes: integer(
+      65_536,
+      GIBIBYTE,
+      4 * MEBIBYTE,
+      'Bytes that one publisher may have in the log and not on disk: it is not read from while there are more.',
     ),
   }),
   logger: z.strictObject({

@@ -26,6 +26,27 @@ export const ERRORS = {
     meaning: 'An HTTP request has a body that is not declared as JSON.',
     hint: 'Send the header Content-Type: application/json.',
   },
+  DATA_DAMAGED: {
+    meaning: 'A file of the data directory does not hold what was written to it.',
+    hint: 'Run `gomq log verify DIR` to see all that is damaged, and bring the file back from a copy.',
+  },
+  DATA_IN_USE: {
+    meaning: 'Another process works on the data directory.',
+    hint: 'Stop it, or give this one a directory of its own with --data.',
+  },
+  DATA_UNREADABLE: {
+    meaning: 'The data directory or a file in it cannot be opened, made or read.',
+    hint: 'Check the path, its owner and its permissions.',
+  },
+  DATA_VERSION: {
+    meaning: 'The data directory was written by a newer version of gomq.',
+    hint: 'Start it with that version or a later one.',
+  },
+  DISK_FAILED: {
+    meaning:
+      'The disk refused a write or could not keep what was written. gomq ends, since it can no longer promise anything.',
+    hint: 'Look into the state of the disk before starting again; nothing that was acknowledged is lost with the process.',
+  },
   INTERNAL: {
     meaning: 'A defect in gomq: something that cannot happen did.',
     hint: 'Report it with the log lines before it.',

@@ -49,18 +49,27 @@ export interface Log {
   readonly uncommittedBytes: number;
   /** Bytes kept. */
   readonly storedBytes: number;
+  /** There is hardly room for more: new messages must be refused, and only what lets go of others is appended. */
+  readonly isFull: boolean;
 
   /**
    * Makes room for one record of `length` bytes about `topicName` and gives it the next offset. The caller writes all its bytes at once,
-   * before anything else happens to the log.
+   * before anything else happens to the log. A record that is about no topic has ''; readers that want topics are never asked about it.
+   * @param changesState whether replaying the log has to look at it: all but publishes of QoS 0 and 1 without RETAIN
    */
-  append(topicName: string, length: number): RecordSlice;
+  append(topicName: string, length: number, changesState: boolean): RecordSlice;
   /** Says that a moment to commit has come: the end of a turn of the event loop. */
   flush(): void;
   /** The one to call when the high watermark has risen, with the old and the new one. */
   onCommit(listener: (from: number, to: number) => void): void;
   /** `onReadable` is called after a read that was pending. */
   createReader(onReadable: () => void): LogReader;
+  /**
+   * The offset from which on everything was appended at `timestampMs` (wall clock, milliseconds since the Unix epoch) or later, as exactly
+   * as the log knows: a few records that are older may come out as well. The high watermark where there is nothing as late.
+   */
+  offsetAt(timestampMs: number): Promise<number>;
+  /** Commits what is left and lets go of everything. */
   close(): Promise<void>;
 }
 

@@ -3,6 +3,7 @@
 //
 // Each segment is cut into blocks of about 64 KiB, with the set of topics in each, so that a reader can pass over what it does not want.
 import { assert } from '../core/assert.js';
+import type { Clock } from '../core/clock.js';
 import { type Log, type LogReader, ReadResult, type RecordSlice, type RetentionEvents } from './log.js';
 
 /** A block is closed when it holds this much: the granularity at which readers skip. */
@@ -14,10 +15,14 @@ const ASKED_MAX = 4096;
 class Block {
   /** Index in the segment of the first record. */
   readonly first: number;
+  /** When it was begun. */
+  readonly timestampMs: number;
+  /** Of its records; '' for those that are about none. */
   readonly topics = new Set<string>();
 
-  constructor(first: number) {
+  constructor(first: number, timestampMs: number) {
     this.first = first;
+    this.timestampMs = timestampMs;
   }
 }
 
@@ -57,6 +62,7 @@ class Segment {
 }
 
 export interface MemoryLogOptions extends RetentionEvents {
+  clock: Clock;
   /** Records beyond this many bytes go once nobody needs them. */
   retentionBytes: number;
   /** Records beyond this many bytes go even if somebody needs them. */
@@ -72,7 +78,7 @@ export class MemoryLog implements Log {
   #uncommittedBytes = 0;
   /** Bytes in all segments but the active one. */
   #sealedBytes = 0;
-  #lastTopic = '';
+  #lastTopic: string | undefined = undefined;
   #listener: (from: number, to: number) => void = () => undefined;
   readonly #slice: RecordSlice;
 
@@ -98,11 +104,15 @@ export class MemoryLog implements Log {
     return this.#uncommittedBytes;
   }
 
+  get isFull(): boolean {
+    return false;
+  }
+
   get storedBytes(): number {
     return this.#sealedBytes + this.#segments.at(-1)!.usedBytes;
   }
 
-  append(topicName: string, length: number): RecordSlice {
+  append(topicName: string, length: number, _changesState: boolean): RecordSlice {
     let segment = this.#segments.at(-1)!;
     let start = segment.usedBytes;
     if (start + length > segment.buffer.length) {
@@ -112,9 +122,9 @@ export class MemoryLog implements Log {
     const index = segment.count;
     let block = segment.blocks.at(-1);
     if (block === undefined || start - segment.positions[block.first]! >= BLOCK_BYTES) {
-      block = new Block(index);
+      block = new Block(index, this.#options.clock.wallMs());
       segment.blocks.push(block);
-      this.#lastTopic = '';
+      this.#lastTopic = undefined;
     }
     if (topicName !== this.#lastTopic) {
       block.topics.add(topicName);
@@ -155,6 +165,18 @@ export class MemoryLog implements Log {
 
   createReader(_onReadable: () => void): LogReader {
     return new MemoryLogReader(this);
+  }
+
+  async offsetAt(timestampMs: number): Promise<number> {
+    let offset = this.startOffset;
+    for (const { baseOffset, blocks } of this.#segments) {
+      for (const { first, timestampMs: begun } of blocks) {
+        if (begun >= timestampMs) return Math.min(offset, this.#highWatermark);
+        offset = baseOffset + first;
+      }
+    }
+    // The last block was begun before, and may have grown since.
+    return Math.min(offset, this.#highWatermark);
   }
 
   async close(): Promise<void> {
@@ -269,6 +291,7 @@ class MemoryLogReader implements LogReader {
     // The last block of the active segment still grows, so an answer about it would not last.
     const next = segment.blocks[at + 1];
     for (const topicName of block.topics) {
+      if (topicName === '') continue;
       this.#asked++;
       if (wants(topicName)) {
         if (next !== undefined) this.#askedBlock = block;

@@ -364,6 +364,9 @@ export interface TestBrokerOptions {
   createLog?: (options: MemoryLogOptions) => Log;
 }
 
+/** Small enough that tests meet the limits. */
+const MEMORY = { segmentBytes: 8_388_608, retentionBytes: 67_108_864, hardLimitBytes: 1_073_741_824 };
+
 export class TestBroker {
   readonly broker: Broker;
   readonly clock = new FakeClock();
@@ -377,7 +380,7 @@ export class TestBroker {
     }
     this.broker = new Broker({
       config,
-      createLog: (retention) => createLog({ ...config.log, ...retention }),
+      createLog: (retention) => createLog({ ...MEMORY, ...sections.log, clock: this.clock, ...retention }),
       logger: this.logger,
       clock: this.clock,
       authenticator: { authenticate: ({ userName }) => ({ accepted: true, userName }), reload() {} },

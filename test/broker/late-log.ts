@@ -53,6 +53,7 @@ export class LateLog implements Log {
   highWatermark = 0;
   uncommittedBytes = 0;
   storedBytes = 0;
+  isFull = false;
   /** Records below may become committed. */
   #flushed = 0;
   /** The newest batch starts here. */
@@ -86,7 +87,7 @@ export class LateLog implements Log {
 
   // ---- writing ----------------------------------------------------------------------------------------------------------------------
 
-  append(topicName: string, length: number): RecordSlice {
+  append(topicName: string, length: number, _changesState: boolean): RecordSlice {
     assert.ok(!this.#isClosed, 'append to a log that is closed');
     if (this.#activeBytes > 0 && this.#activeBytes + length > this.#options.segmentBytes) {
       this.#sealed.push({ end: this.endOffset, bytes: this.#activeBytes });
@@ -136,6 +137,11 @@ export class LateLog implements Log {
     if (to < this.endOffset) this.counters.inParts++;
     this.#listener(from, to);
     if (this.behaviour.isForgetful) this.#inMemoryFrom = to;
+  }
+
+  /** It knows nothing of time, so everything is as late as may be. */
+  async offsetAt(_timestampMs: number): Promise<number> {
+    return this.startOffset;
   }
 
   /** Commits what is left, one record after the other. */
@@ -294,7 +300,10 @@ class LateReader implements LogReader {
   #passOver(wants: (topicName: string) => boolean): boolean {
     const log = this.#log;
     const end = Math.min(this.position - (this.position % BLOCK_RECORDS) + BLOCK_RECORDS, log.highWatermark);
-    for (let offset = this.position; offset < end; offset++) if (wants(log.topicName(offset))) return false;
+    for (let offset = this.position; offset < end; offset++) {
+      const topicName = log.topicName(offset);
+      if (topicName !== '' && wants(topicName)) return false;
+    }
     this.position = end;
     return true;
   }

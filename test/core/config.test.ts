@@ -246,9 +246,14 @@ maximumQos: 1
       'listeners.mqtts and listeners.wss need listeners.tls.cert and listeners.tls.key',
       'listeners.tls.requireClientCert needs listeners.tls.ca',
     ]);
-    assert.deepEqual(problems({ set: ['log.segmentBytes=100000000', 'log.hardLimitBytes=65536'] }), [
-      'log.segmentBytes = 100000000 is above log.retentionBytes = 67108864',
-      'log.retentionBytes = 67108864 is above log.hardLimitBytes = 65536',
-    ]);
+    assert.deepEqual(
+      problems({
+        set: ['log.segmentBytes=1000000000', 'log.retentionBytes=67108864', 'log.hardLimitBytes=65536'],
+      }),
+      [
+        'log.segmentBytes = 1000000000 is above log.retentionBytes = 67108864',
+        'log.retentionBytes = 67108864 is above log.hardLimitBytes = 65536',
+      ],
+    );
   });
 });

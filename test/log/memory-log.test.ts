@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { systemClock } from '../../src/core/clock.js';
 import { type LogReader, ReadResult } from '../../src/log/log.js';
 import { MemoryLog, type MemoryLogOptions } from '../../src/log/memory-log.js';
 import { check } from '../packet/oracle.js';
 
 function makeLog(options: Partial<MemoryLogOptions> = {}): MemoryLog {
   return new MemoryLog({
+    clock: systemClock,
     segmentBytes: 1000,
     retentionBytes: Number.MAX_SAFE_INTEGER,
     hardLimitBytes: Number.MAX_SAFE_INTEGER,
@@ -18,7 +20,7 @@ function makeLog(options: Partial<MemoryLogOptions> = {}): MemoryLog {
 
 /** Appends a record whose bytes say which it is, and answers its offset. */
 function append(log: MemoryLog, topic: string, length: number): number {
-  const slice = log.append(topic, length);
+  const slice = log.append(topic, length, false);
   assert.equal(slice.end - slice.start, length);
   slice.buffer.fill(slice.offset & 0xff, slice.start, slice.end);
   return slice.offset;
