@@ -42,6 +42,11 @@ export const BatchFlag = {
   Snapshot: 2,
   /** It is the last batch of one. */
   SnapshotEnd: 4,
+  /**
+   * All that lies before the batch in its file was on disk before the batch was written. Batches without it may reach the disk in any order:
+   * invalid bytes before such a batch are what a crash leaves behind, invalid bytes before one with the flag are damage.
+   */
+  AfterSync: 8,
 } as const;
 
 /** Positions of the fields. */
