@@ -8,7 +8,7 @@
 //     16  base offset         u64   of the first record
 //     24  last offset         u64   of the last record: base + count - 1
 //     32  timestamp           u64   milliseconds since the Unix epoch, when the batch was sealed
-//     40  record count        u32   at least 1
+//     40  record count        u32   at least 1; 0 at the end of a snapshot
 //     44  uncompressed bytes  u32   of the payload
 //     48  stored bytes        u32   of the payload as it follows
 //     52  reserved            u32   0
