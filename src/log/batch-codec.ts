@@ -29,8 +29,14 @@ export interface BatchHeader {
   storedBytes: number;
 }
 
-/** The header, or what is wrong with it: 'no magic', 'header CRC', 'version 2'. */
-export type HeaderResult = BatchHeader | { damage: string };
+export interface HeaderDamage {
+  /** What is wrong: 'no magic', 'header CRC', 'version 2'. */
+  damage: string;
+  /** The checksum is right: no accident of the disk made these bytes, so they are nothing that a crash left behind. */
+  isIntended: boolean;
+}
+
+export type HeaderResult = BatchHeader | HeaderDamage;
 
 /** Below it, what is gained on disk is not worth the time before the acknowledgement. */
 const COMPRESS_BYTES_MIN = 512;
@@ -81,16 +87,16 @@ function compress(zstd: Zstd | undefined, payload: Uint8Array): Uint8Array | und
 
 /** Reads and checks the header at `at`; less than BATCH_HEADER_BYTES from there on is damage too. */
 export function decodeHeader(bytes: Uint8Array, at: number): HeaderResult {
-  if (bytes.length - at < BATCH_HEADER_BYTES) return { damage: 'header cut short' };
-  if (readUint32(bytes, at + BatchAt.magic) !== BATCH_MAGIC) return { damage: 'no magic' };
+  if (bytes.length - at < BATCH_HEADER_BYTES) return unintended('header cut short');
+  if (readUint32(bytes, at + BatchAt.magic) !== BATCH_MAGIC) return unintended('no magic');
   const crc = crc32(bytes.subarray(at, at + BatchAt.headerCrc));
-  if (crc !== readUint32(bytes, at + BatchAt.headerCrc)) return { damage: 'header CRC' };
+  if (crc !== readUint32(bytes, at + BatchAt.headerCrc)) return unintended('header CRC');
   const version = bytes[at + BatchAt.version]!;
-  if (version !== BATCH_VERSION) return { damage: `version ${version}` };
+  if (version !== BATCH_VERSION) return intended(`version ${version}`);
   const codec = bytes[at + BatchAt.codec]!;
-  if (codec !== Codec.None && codec !== Codec.Zstd) return { damage: `codec ${codec}` };
+  if (codec !== Codec.None && codec !== Codec.Zstd) return intended(`codec ${codec}`);
   const reserved = readUint32(bytes, at + BatchAt.reserved);
-  if (reserved !== 0) return { damage: `reserved field ${reserved}` };
+  if (reserved !== 0) return intended(`reserved field ${reserved}`);
   const header: BatchHeader = {
     codec,
     flags: bytes[at + BatchAt.flags]! | (bytes[at + BatchAt.flags + 1]! << 8),
@@ -103,7 +109,15 @@ export function decodeHeader(bytes: Uint8Array, at: number): HeaderResult {
     storedBytes: readUint32(bytes, at + BatchAt.storedBytes),
   };
   const damage = contradiction(header);
-  return damage === undefined ? header : { damage };
+  return damage === undefined ? header : intended(damage);
+}
+
+function unintended(damage: string): HeaderDamage {
+  return { damage, isIntended: false };
+}
+
+function intended(damage: string): HeaderDamage {
+  return { damage, isIntended: true };
 }
 
 /** What cannot be, even though the checksum is right. */
@@ -114,14 +128,12 @@ function contradiction(header: BatchHeader): string | undefined {
   const isEnd = (flags & BatchFlag.SnapshotEnd) !== 0;
   if ((flags & ~FLAGS_KNOWN) !== 0 || (isEnd && !isSnapshot)) return `flags ${flags}`;
   if (Number.isNaN(epoch + baseOffset + lastOffset + timestampMs)) return 'a number above 2^53 - 1';
-  // The end of a snapshot is an empty batch; records of a snapshot keep offsets that need not follow one another.
-  if (isEnd) {
-    if (recordCount !== 0 || lastOffset !== baseOffset) return `${recordCount} records at a snapshot's end`;
-  } else {
-    const span = lastOffset - baseOffset + 1;
-    const isRight = recordCount >= 1 && (isSnapshot ? recordCount <= span : recordCount === span);
-    if (!isRight) return `${recordCount} records from ${baseOffset} to ${lastOffset}`;
-  }
+  // The end of a snapshot is an empty batch; records of a snapshot bring their offsets, the lowest and highest of which the header names.
+  const isCountRight = isEnd
+    ? recordCount === 0 && lastOffset === baseOffset
+    : recordCount >= 1 &&
+      (isSnapshot ? lastOffset >= baseOffset : recordCount === lastOffset - baseOffset + 1);
+  if (!isCountRight) return `${recordCount} records from ${baseOffset} to ${lastOffset}`;
   const uncompressedMax = codec === Codec.Zstd ? CONTENT_BYTES_MAX : PAYLOAD_BYTES_MAX;
   const isLengthRight =
     uncompressedBytes <= uncompressedMax &&
