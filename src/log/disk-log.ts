@@ -1,0 +1,583 @@
+// The log on disk, as the main thread has it: records are appended to memory, gather in batches while the disk is busy, and are handed to the
+// writer as soon as it is idle. What the writer has kept is committed, and only that can be read.
+//
+//     append -> open batch -> closed (full, or the writer is idle) -> queue -> in flight -> committed -> read from memory, later from disk
+//
+// A failure of the disk is final: it is told of once, and nothing is committed any more.
+import { assert } from '../core/assert.js';
+import type { Clock } from '../core/clock.js';
+import { GomqError } from '../core/errors.js';
+import type { Logger } from '../core/logger.js';
+import { BatchCache } from './batch-cache.js';
+import { decodeHeader, decodePayload, recordPositions } from './batch-codec.js';
+import { BATCH_HEADER_BYTES, BatchFlag, Codec, RECORD_LENGTH_BYTES } from './batch-format.js';
+import type { DataDirectory } from './data-directory.js';
+import { type Disk, nodeDisk } from './disk.js';
+import { DiskLogReader, type ReadableLog } from './disk-log-reader.js';
+import type { Log, LogReader, RecordSlice, RetentionEvents } from './log.js';
+import { type LogReads, nodeReads, readsOf } from './log-reads.js';
+import type { WriterAnswer, WriterSettings } from './log-writer.js';
+import { PageReads } from './page-reads.js';
+import { RecordRun } from './record-run.js';
+import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
+import { encodeIndex } from './segment-index.js';
+import type { FsyncPolicy, KeptBatch } from './segment-writer.js';
+import { Segments } from './segments.js';
+import { STAGING_BYTES } from './staging.js';
+import { InlineWriter, type WriterEvents, type WriterLink, WriterThread } from './writer-thread.js';
+import { loadZstd, type Zstd } from './zstd.js';
+
+/** Memory that records are appended to, and so the largest batch of more than one record. */
+const RUN_BYTES = 1024 * 1024;
+const BATCH_RECORDS_MAX = 65_536;
+/** A batch about more topics than this counts as about any. */
+const BATCH_TOPICS_MAX = 1024;
+const UPKEEP_MS = 1000;
+const HOUR_MS = 3_600_000;
+/** A replay lets others have their turn after this long. */
+const REPLAY_TURN_MS = 10;
+const REPLAY_READ_BYTES = 1024 * 1024;
+
+export interface DiskLogOptions extends RetentionEvents {
+  readonly directory: DataDirectory;
+  /** Another disk than that of the operating system: everything then happens in this thread. */
+  readonly disk?: Disk;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Written into each batch. */
+  readonly epoch: number;
+  readonly compression: 'zstd' | 'none';
+  readonly fsync: FsyncPolicy;
+  readonly fsyncIntervalMs: number;
+  readonly segmentBytes: number;
+  readonly retentionBytes: number;
+  readonly retentionHours: number;
+  readonly hardLimitBytes: number;
+  readonly cacheBytes: number;
+  readonly reserveBytes: number;
+  /** The disk failed; called once. Nothing is committed from then on. */
+  onFailure(error: GomqError): void;
+  /** Records [from, to) cannot be read, and readers pass over them. */
+  onDamaged(from: number, to: number): void;
+  /** Records below this offset are not needed to build the state again. */
+  snapshotFloor(): number;
+  /** What a record in [start, end) of `buffer` is about; '' for no topic. */
+  topicOf(buffer: Buffer, start: number, end: number): string;
+}
+
+/** A batch on its way to the disk. */
+interface ClosedBatch {
+  readonly run: RecordRun;
+  /** Records [from, to) of the run. */
+  readonly from: number;
+  readonly to: number;
+  readonly flags: number;
+  readonly timestampMs: number;
+  /** Undefined: any. */
+  readonly topics: ReadonlySet<string> | undefined;
+}
+
+/**
+ * Opens the log in a data directory: checks it, mends the end that a crash tore, starts the writer.
+ * @throws {GomqError} DATA_DAMAGED, DATA_UNREADABLE, DISK_FAILED
+ */
+export async function openDiskLog(options: DiskLogOptions): Promise<DiskLog> {
+  const { directory, logger, topicOf } = options;
+  const disk = options.disk ?? nodeDisk;
+  const zstd = await loadZstd();
+  const recovered = recoverLog(disk, directory.path, zstd, { logger, topicOf, suspect: directory });
+  const log = new DiskLog(options, zstd, recovered);
+  await log.started();
+  return log;
+}
+
+export class DiskLog implements Log, ReadableLog {
+  readonly cache: BatchCache;
+  readonly segments: Segments;
+  readonly pages: PageReads;
+  readonly #options: DiskLogOptions;
+  readonly #zstd: Zstd;
+  readonly #reads: LogReads;
+  readonly #writer: WriterLink;
+  readonly #start: Promise<void>;
+  #resolveStart: () => void = () => undefined;
+  #rejectStart: (error: Error) => void = () => undefined;
+  #hasStarted = false;
+
+  /** What is appended to. */
+  #run: RecordRun;
+  /** The open batch: from this record of the run on. */
+  #openFrom = 0;
+  #openFlags = 0;
+  #openTopics = new Set<string>();
+  #lastTopic: string | undefined = undefined;
+  #queue: ClosedBatch[] = [];
+  #inFlight: ClosedBatch[] = [];
+
+  #highWatermark: number;
+  #uncommittedBytes = 0;
+  #isFull = false;
+  #failure: GomqError | undefined = undefined;
+  #closing: Promise<void> | undefined = undefined;
+  /** Called when all is committed, or never will be. */
+  #onDrained: (() => void) | undefined = undefined;
+  #onClosed: () => void = () => undefined;
+  #commitListener: (from: number, to: number) => void = () => undefined;
+  #sealListener: (endOffset: number) => void = () => undefined;
+  /** Somebody could not say at once whether the oldest segment is needed. */
+  #isRetentionOpen = false;
+  readonly #upkeepTimer: NodeJS.Timeout;
+  readonly #slice: RecordSlice;
+
+  constructor(options: DiskLogOptions, zstd: Zstd, recovered: RecoveredLog) {
+    const { directory, disk, logger, cacheBytes } = options;
+    this.#options = options;
+    this.#zstd = zstd;
+    this.#reads = disk === undefined ? nodeReads : readsOf(disk);
+    this.cache = new BatchCache(cacheBytes);
+    const { segments, active } = recovered;
+    this.segments = new Segments({
+      directory: directory.path,
+      reads: this.#reads,
+      logger,
+      sealed: segments,
+      active: active.index,
+    });
+    this.#highWatermark = active.index.endOffset;
+    this.pages = new PageReads({
+      directory: directory.path,
+      reads: this.#reads,
+      cache: this.cache,
+      zstd,
+      logger,
+      startOffset: () => this.startOffset,
+      committed: () => this.#highWatermark,
+      onDamaged: (from, to) => options.onDamaged(from, to),
+    });
+    // It has no room, so that a log nobody appends to costs nothing.
+    this.#run = RecordRun.open(this.#highWatermark, 0);
+    this.#slice = { offset: 0, buffer: this.#run.buffer, start: 0, end: 0 };
+    this.#start = new Promise((resolve, reject) => {
+      this.#resolveStart = resolve;
+      this.#rejectStart = reject;
+    });
+    const settings: WriterSettings = {
+      directory: directory.path,
+      isCompressed: options.compression === 'zstd',
+      fsync: options.fsync,
+      fsyncIntervalMs: options.fsyncIntervalMs,
+      segmentBytes: options.segmentBytes,
+      reserveBytes: options.reserveBytes,
+      active: { baseOffset: active.baseOffset, bytes: active.bytes },
+    };
+    const events: WriterEvents = {
+      onAnswer: (answer) => this.#onAnswer(answer),
+      onDeath: (error) => this.#onDeath(error),
+    };
+    this.#writer =
+      disk === undefined
+        ? new WriterThread(settings, events)
+        : new InlineWriter(settings, disk, zstd, events);
+    this.#upkeepTimer = setInterval(() => this.#retain(), UPKEEP_MS);
+    this.#upkeepTimer.unref();
+  }
+
+  /** Resolves when the writer has begun. */
+  started(): Promise<void> {
+    return this.#start;
+  }
+
+  get startOffset(): number {
+    return this.segments.startOffset;
+  }
+
+  get endOffset(): number {
+    return this.#run.endOffset;
+  }
+
+  get highWatermark(): number {
+    return this.#highWatermark;
+  }
+
+  get uncommittedBytes(): number {
+    return this.#uncommittedBytes;
+  }
+
+  /** On disk, compressed. */
+  get storedBytes(): number {
+    return this.segments.sealedBytes + this.segments.active.storedBytes;
+  }
+
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
+  // ---- writing ----------------------------------------------------------------------------------------------------------------------
+
+  append(topicName: string, length: number, changesState: boolean): RecordSlice {
+    let run = this.#run;
+    if (!run.hasRoom(length)) run = this.#nextRun(length);
+    else if (run.count - this.#openFrom === BATCH_RECORDS_MAX) this.#closeBatch();
+    if (topicName !== this.#lastTopic) {
+      this.#lastTopic = topicName;
+      if (this.#openTopics.size <= BATCH_TOPICS_MAX) this.#openTopics.add(topicName);
+    }
+    if (changesState) this.#openFlags = BatchFlag.State;
+    this.#uncommittedBytes += length;
+    const slice = this.#slice;
+    slice.offset = run.baseOffset + run.count;
+    slice.buffer = run.buffer;
+    slice.start = run.push(length);
+    slice.end = slice.start + length;
+    return slice;
+  }
+
+  flush(): void {
+    this.#handOver();
+    if (this.#isRetentionOpen) this.#retain();
+  }
+
+  onCommit(listener: (from: number, to: number) => void): void {
+    this.#commitListener = listener;
+  }
+
+  /** The one to call when a segment has ended and is on disk, with one past its last offset. */
+  onSeal(listener: (endOffset: number) => void): void {
+    this.#sealListener = listener;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#onDrained = resolve;
+      this.#handOver();
+      this.#checkDrained();
+    });
+    clearInterval(this.#upkeepTimer);
+    const closed = new Promise<void>((resolve) => {
+      this.#onClosed = resolve;
+    });
+    this.#writer.send({ kind: 'close' });
+    await Promise.race([closed, this.#writer.ended()]);
+    await this.#writer.ended();
+    this.pages.close();
+    this.cache.clear();
+  }
+
+  #checkDrained(): void {
+    if (this.#highWatermark === this.endOffset || this.#failure !== undefined) this.#onDrained?.();
+  }
+
+  /** Goes on in new memory, with a new batch, since a batch lies in one piece. */
+  #nextRun(length: number): RecordRun {
+    this.#closeBatch();
+    const bytes = Math.max(RUN_BYTES, length + RECORD_LENGTH_BYTES);
+    this.#run = RecordRun.open(this.endOffset, bytes);
+    this.#openFrom = 0;
+    this.cache.addNewest(this.#run);
+    return this.#run;
+  }
+
+  #closeBatch(): void {
+    const { count } = this.#run;
+    if (count === this.#openFrom) return;
+    this.#queue.push({
+      run: this.#run,
+      from: this.#openFrom,
+      to: count,
+      flags: this.#openFlags,
+      timestampMs: this.#options.clock.wallMs(),
+      topics: this.#openTopics.size > BATCH_TOPICS_MAX ? undefined : this.#openTopics,
+    });
+    this.#openFrom = count;
+    this.#openFlags = 0;
+    this.#openTopics = new Set();
+    this.#lastTopic = undefined;
+  }
+
+  /** Gives the writer what there is, unless it is busy. */
+  #handOver(): void {
+    if (this.#inFlight.length > 0 || this.#failure !== undefined || !this.#hasStarted) return;
+    this.#closeBatch();
+    if (this.#queue.length === 0) return;
+    let bytes = 0;
+    let count = 0;
+    for (const { run, from, to } of this.#queue) {
+      bytes += run.payloadBytes(from, to);
+      if (count > 0 && bytes > STAGING_BYTES) break;
+      count++;
+    }
+    this.#inFlight = this.#queue.splice(0, count);
+    const { epoch } = this.#options;
+    this.#writer.send({
+      kind: 'write',
+      batches: this.#inFlight.map(({ run, from, to, flags, timestampMs }) => ({
+        baseOffset: run.baseOffset + from,
+        recordCount: to - from,
+        flags,
+        epoch,
+        timestampMs,
+        payload: run.payload(from, to),
+      })),
+    });
+  }
+
+  #onAnswer(answer: WriterAnswer): void {
+    switch (answer.kind) {
+      case 'ready':
+        this.#hasStarted = true;
+        this.#isFull = answer.isFull;
+        if (answer.isFull) this.#warnFull();
+        this.#resolveStart();
+        this.#handOver();
+        break;
+      case 'written':
+        this.#onWritten(answer.kept);
+        break;
+      case 'indexed':
+        this.#onIndexed(answer.baseOffset);
+        break;
+      case 'removed':
+        break;
+      case 'space':
+        this.#isFull = answer.isFull;
+        if (answer.isFull) this.#warnFull();
+        else this.#options.logger.info('There is room on the disk again: messages are taken.');
+        break;
+      case 'failed':
+        this.#fail(answer);
+        break;
+      case 'closed':
+        this.#onClosed();
+        break;
+    }
+  }
+
+  #onWritten(kept: readonly KeptBatch[]): void {
+    const batches = this.#inFlight;
+    this.#inFlight = [];
+    assert(kept.length === batches.length, `${kept.length} of ${batches.length} batches are kept`);
+    for (let i = 0; i < batches.length; i++) this.#enter(batches[i]!, kept[i]!);
+    const from = this.#highWatermark;
+    const last = batches.at(-1)!;
+    this.#highWatermark = last.run.baseOffset + last.to;
+    // The disk is busy again before anyone looks at what it has kept.
+    this.#handOver();
+    this.#commitListener(from, this.#highWatermark);
+    this.cache.trim(this.#highWatermark);
+    if (this.#onDrained !== undefined) {
+      this.#handOver();
+      this.#checkDrained();
+    }
+  }
+
+  /** Puts a batch that is kept into the index of its segment. */
+  #enter({ run, from, to, timestampMs, topics }: ClosedBatch, kept: KeptBatch): void {
+    const { segmentBase, position, storedBytes, flags } = kept;
+    if (segmentBase !== this.segments.active.baseOffset) this.#seal(segmentBase);
+    const payloadBytes = run.payloadBytes(from, to);
+    const count = to - from;
+    this.segments.active.add({
+      position,
+      header: {
+        codec: Codec.None,
+        flags,
+        epoch: this.#options.epoch,
+        baseOffset: run.baseOffset + from,
+        lastOffset: run.baseOffset + to - 1,
+        timestampMs,
+        recordCount: count,
+        uncompressedBytes: payloadBytes,
+        storedBytes: storedBytes - BATCH_HEADER_BYTES,
+      },
+      topics,
+    });
+    this.#uncommittedBytes -= payloadBytes - count * RECORD_LENGTH_BYTES;
+  }
+
+  /** The writer has gone on to another segment: the one before it is on disk, and gets its index. */
+  #seal(nextBase: number): void {
+    const index = this.segments.seal(nextBase);
+    this.#writer.send({ kind: 'index', baseOffset: index.baseOffset, bytes: encodeIndex(index) });
+  }
+
+  #onIndexed(baseOffset: number): void {
+    this.segments.indexWritten(baseOffset);
+    const segment = this.segments.sealed.find((one) => one.baseOffset === baseOffset);
+    if (segment !== undefined) this.#sealListener(segment.endOffset);
+    this.#retain();
+  }
+
+  #warnFull(): void {
+    const { directory, reserveBytes, logger } = this.#options;
+    logger.warn('There is hardly room on the disk: new messages are refused until there is.', {
+      directory: directory.path,
+      reserveBytes,
+    });
+  }
+
+  #fail(failure: { message: string; segmentBase: number; position: number }): void {
+    const { message, segmentBase, position } = failure;
+    const error = new GomqError('DISK_FAILED', message);
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#options.directory.markSuspect({ segment: segmentBase, position });
+    if (!this.#hasStarted) this.#rejectStart(error);
+    else this.#options.onFailure(error);
+    this.#checkDrained();
+  }
+
+  #onDeath(cause: Error): void {
+    if (this.#failure !== undefined) return;
+    const message = `the writer of the log ended: ${cause.message}`;
+    const { code } = cause as NodeJS.ErrnoException;
+    // Before it has begun it is the directory that will not do.
+    const error = new GomqError(code === undefined ? 'INTERNAL' : 'DISK_FAILED', message, { cause });
+    this.#failure = error;
+    if (!this.#hasStarted) this.#rejectStart(error);
+    else this.#options.onFailure(error);
+    this.#checkDrained();
+  }
+
+  // ---- retention --------------------------------------------------------------------------------------------------------------------
+
+  #retain(): void {
+    this.#isRetentionOpen = false;
+    const removed: number[] = [];
+    while (this.#mayDropOldest()) removed.push(this.segments.dropOldest().baseOffset);
+    if (removed.length > 0) this.#writer.send({ kind: 'remove', baseOffsets: removed });
+  }
+
+  /** Whether the oldest segment has to go and may; tells those who needed it. */
+  #mayDropOldest(): boolean {
+    const oldest = this.segments.sealed[0];
+    if (oldest === undefined || this.#failure !== undefined) return false;
+    const { retentionBytes, retentionHours, hardLimitBytes, clock, neededFrom, onLost, snapshotFloor } =
+      this.#options;
+    const { sealedBytes } = this.segments;
+    const isOld = retentionHours > 0 && oldest.lastTimestampMs < clock.wallMs() - retentionHours * HOUR_MS;
+    if (sealedBytes <= retentionBytes && !isOld) return false;
+    if (oldest.endOffset > snapshotFloor()) return false;
+    const answer = neededFrom(oldest.endOffset);
+    this.#isRetentionOpen = answer === undefined;
+    const from = answer ?? oldest.baseOffset;
+    const isNeeded = from < oldest.endOffset;
+    if (isNeeded && sealedBytes <= hardLimitBytes) return false;
+    if (isNeeded) onLost(Math.max(from, oldest.baseOffset), oldest.endOffset);
+    return true;
+  }
+
+  // ---- reading ----------------------------------------------------------------------------------------------------------------------
+
+  createReader(onReadable: () => void): LogReader {
+    return new DiskLogReader(this, onReadable);
+  }
+
+  reportMissing(segmentBase: number, from: number, to: number): void {
+    const { directory, logger, onDamaged } = this.#options;
+    logger.error('Part of a segment cannot be found; its records are passed over.', {
+      file: this.segments.path(segmentBase),
+      offsets: `${from} to ${to - 1}`,
+      command: `gomq log verify ${directory.path}`,
+    });
+    onDamaged(from, to);
+  }
+
+  async offsetAt(timestampMs: number): Promise<number> {
+    const segment = this.segments.sealed.find(({ lastTimestampMs }) => lastTimestampMs >= timestampMs);
+    const { baseOffset } = segment ?? this.segments.active;
+    let index = this.segments.index(baseOffset);
+    if (index === undefined) {
+      assert(segment !== undefined, 'the active segment has its index');
+      await new Promise<void>((resolve) => this.segments.load(segment, { wake: resolve }));
+      index = this.segments.index(baseOffset);
+      // It went in the meantime.
+      if (index === undefined) return this.startOffset;
+    }
+    for (let batch = 0; batch < index.batchCount; batch++) {
+      if (index.timestampMs(batch) >= timestampMs) return Math.min(index.base(batch), this.#highWatermark);
+    }
+    return Math.min(index.endOffset, this.#highWatermark);
+  }
+
+  /**
+   * Hands out the committed records from an offset on, but for batches in which none changes state. To be used before anything is appended.
+   * The slice and its bytes are only there during the call.
+   * @throws {GomqError} DATA_DAMAGED
+   */
+  async replay(
+    from: number,
+    onRecord: (slice: RecordSlice) => void,
+    onProgress: (doneBytes: number, totalBytes: number) => void = () => undefined,
+  ): Promise<void> {
+    const segments = [...this.segments.sealed, this.segments.active].filter(
+      ({ endOffset }) => endOffset > from,
+    );
+    const totalBytes = segments.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
+    const slice: RecordSlice = { offset: 0, buffer: this.#run.buffer, start: 0, end: 0 };
+    let doneBytes = 0;
+    let turnStart = performance.now();
+    for (const segment of segments) {
+      let index = this.segments.index(segment.baseOffset);
+      if (index === undefined) {
+        await new Promise<void>((resolve) => this.segments.load(segment, { wake: resolve }));
+        index = this.segments.index(segment.baseOffset);
+      }
+      assert(index !== undefined, `segment ${segment.baseOffset} is there`);
+      const path = this.segments.path(segment.baseOffset);
+      const damaged = (position: number, first: number, end: number, damage: string): GomqError =>
+        damageError(path, position, `offsets ${first} to ${end - 1}`, damage);
+      if (index.endOffset < segment.endOffset)
+        throw damaged(index.storedBytes, index.endOffset, segment.endOffset, 'no batch');
+      const isNeeded = (batch: number): boolean =>
+        index.end(batch) > from && (index.flags(batch) & BatchFlag.State) !== 0;
+      for (let batch = 0; batch < index.batchCount; ) {
+        if (!isNeeded(batch)) {
+          batch++;
+          continue;
+        }
+        const start = index.position(batch);
+        let end = batch + 1;
+        while (
+          end < index.batchCount &&
+          isNeeded(end) &&
+          index.position(end) + index.batchBytes(end) - start <= REPLAY_READ_BYTES
+        )
+          end++;
+        const length = index.position(end - 1) + index.batchBytes(end - 1) - start;
+        const bytes = await this.#reads.read(path, start, length);
+        for (; batch < end; batch++) {
+          const at = index.position(batch) - start;
+          const header = decodeHeader(bytes, at);
+          const payload =
+            'damage' in header
+              ? header
+              : decodePayload(this.#zstd, header, bytes.subarray(at, at + index.batchBytes(batch)));
+          if ('damage' in header || 'damage' in payload) {
+            const { damage } = payload as { damage: string };
+            throw damaged(index.position(batch), index.base(batch), index.end(batch), damage);
+          }
+          const positions = recordPositions(header, payload);
+          slice.buffer = payload;
+          for (let i = Math.max(0, from - header.baseOffset); i < header.recordCount; i++) {
+            slice.offset = header.baseOffset + i;
+            slice.start = positions[i]!;
+            slice.end = positions[i + 1]! - RECORD_LENGTH_BYTES;
+            onRecord(slice);
+          }
+          if (performance.now() - turnStart > REPLAY_TURN_MS) {
+            onProgress(doneBytes + index.position(batch), totalBytes);
+            await new Promise((resolve) => setImmediate(resolve));
+            turnStart = performance.now();
+          }
+        }
+      }
+      doneBytes += segment.storedBytes;
+      onProgress(doneBytes, totalBytes);
+    }
+  }
+}

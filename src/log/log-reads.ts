@@ -1,0 +1,47 @@
+// How readers get at the files of the log: without holding up the thread they are on.
+import { open } from 'node:fs/promises';
+import type { Disk } from './disk.js';
+
+/** Both throw what the operating system answers, with its `code`. */
+export interface LogReads {
+  /** Up to `bytes` bytes from `position`, fewer only at the end of the file. */
+  read(path: string, position: number, bytes: number): Promise<Buffer>;
+  whole(path: string): Promise<Buffer>;
+}
+
+async function readAt(path: string, position: number, bytes: number | undefined): Promise<Buffer> {
+  const file = await open(path, 'r');
+  try {
+    const length = bytes ?? (await file.stat()).size;
+    const buffer = Buffer.allocUnsafeSlow(length);
+    let total = 0;
+    while (total < length) {
+      const { bytesRead } = await file.read(buffer, total, length - total, position + total);
+      if (bytesRead === 0) break;
+      total += bytesRead;
+    }
+    return buffer.subarray(0, total);
+  } finally {
+    await file.close();
+  }
+}
+
+export const nodeReads: LogReads = {
+  read: readAt,
+  whole: (path) => readAt(path, 0, undefined),
+};
+
+/** Reads of a disk that has only synchronous ones, which answer late all the same. */
+export function readsOf(disk: Disk): LogReads {
+  const readSoon = async (path: string, position: number, bytes: number | undefined): Promise<Buffer> => {
+    await new Promise((resolve) => setImmediate(resolve));
+    const file = disk.open(path, 'read');
+    try {
+      const buffer = Buffer.alloc(bytes ?? file.bytes);
+      return buffer.subarray(0, file.read(buffer, position));
+    } finally {
+      file.close();
+    }
+  };
+  return { read: readSoon, whole: (path) => readSoon(path, 0, undefined) };
+}

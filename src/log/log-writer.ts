@@ -1,0 +1,210 @@
+// Everything the log does to its directory after the start, in the order it was asked for: writes batches, adds the index to a segment that has
+// ended, removes segments, keeps an eye on how much room is left. It runs in a thread of its own (writer-thread.ts); this file knows nothing
+// of threads, only of requests and answers that can travel between them.
+//
+// After a failure of the disk it answers 'failed' once and does nothing more.
+import { join } from 'node:path';
+import type { Disk } from './disk.js';
+import { fileName } from './file-names.js';
+import { DiskSpace, isNoSpace } from './reserve.js';
+import {
+  DiskFailure,
+  type FsyncPolicy,
+  type KeptBatch,
+  type SealedBatch,
+  SegmentWriter,
+} from './segment-writer.js';
+import type { Zstd } from './zstd.js';
+
+const SPACE_CHECK_MS = 1000;
+
+/** What the writer has to know; it can be sent to a thread. */
+export interface WriterSettings {
+  readonly directory: string;
+  readonly isCompressed: boolean;
+  readonly fsync: FsyncPolicy;
+  readonly fsyncIntervalMs: number;
+  readonly segmentBytes: number;
+  readonly reserveBytes: number;
+  /** The segment to go on with, and where its last batch ends. */
+  readonly active: { readonly baseOffset: number; readonly bytes: number };
+}
+
+export type WriterRequest =
+  | { readonly kind: 'write'; readonly batches: readonly SealedBatch[] }
+  | { readonly kind: 'index'; readonly baseOffset: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'remove'; readonly baseOffsets: readonly number[] }
+  | { readonly kind: 'close' };
+
+export type WriterAnswer =
+  /** It has begun. */
+  | { readonly kind: 'ready'; readonly isFull: boolean }
+  /** All batches of a request are kept. */
+  | { readonly kind: 'written'; readonly kept: readonly KeptBatch[] }
+  /** The segment has its index on disk, or will get it at the next start where there was no room. */
+  | { readonly kind: 'indexed'; readonly baseOffset: number }
+  | { readonly kind: 'removed'; readonly baseOffsets: readonly number[] }
+  /** Whether there is room has changed. */
+  | { readonly kind: 'space'; readonly isFull: boolean }
+  | {
+      readonly kind: 'failed';
+      readonly message: string;
+      readonly segmentBase: number;
+      readonly position: number;
+    }
+  | { readonly kind: 'closed' };
+
+export class LogWriter {
+  readonly #settings: WriterSettings;
+  readonly #disk: Disk;
+  readonly #answer: (answer: WriterAnswer) => void;
+  readonly #now: () => number;
+  readonly #space: DiskSpace;
+  readonly #segment: SegmentWriter;
+  #wasFull: boolean;
+  #hasFailed = false;
+  /** When to look again, on the clock of `now`. */
+  #spaceCheckMs: number;
+  /** When the oldest thing that is not on disk was written, where that matters. */
+  #dirtySinceMs: number | undefined = undefined;
+
+  /**
+   * @param now milliseconds, never going back
+   * @throws what the disk answers
+   */
+  constructor(
+    settings: WriterSettings,
+    disk: Disk,
+    zstd: Zstd,
+    now: () => number,
+    answer: (answer: WriterAnswer) => void,
+  ) {
+    const { directory, reserveBytes, isCompressed, fsync, segmentBytes, active } = settings;
+    this.#settings = settings;
+    this.#disk = disk;
+    this.#answer = answer;
+    this.#now = now;
+    this.#space = new DiskSpace({ disk, directory, reserveBytes });
+    this.#segment = new SegmentWriter({
+      disk,
+      directory,
+      zstd: isCompressed ? zstd : undefined,
+      fsync,
+      segmentBytes,
+      space: this.#space,
+      active,
+    });
+    this.#wasFull = this.#space.isFull;
+    this.#spaceCheckMs = now() + SPACE_CHECK_MS;
+    answer({ kind: 'ready', isFull: this.#wasFull });
+  }
+
+  handle(request: WriterRequest): void {
+    if (request.kind === 'close') this.#close();
+    else if (!this.#hasFailed) this.#guard(() => this.#serve(request));
+  }
+
+  /** To be called when there is no request. Answers after how many milliseconds it wants to be called again at the latest. */
+  rest(): number {
+    if (this.#hasFailed) return Number.POSITIVE_INFINITY;
+    this.#guard(() => {
+      this.#segment.prepare();
+      this.#syncIfDue();
+      if (this.#now() >= this.#spaceCheckMs) {
+        this.#space.check();
+        this.#spaceCheckMs = this.#now() + SPACE_CHECK_MS;
+      }
+      this.#tellSpace();
+    });
+    const next = Math.min(this.#spaceCheckMs, this.#syncDueMs());
+    return Math.max(0, next - this.#now());
+  }
+
+  #serve(request: Exclude<WriterRequest, { kind: 'close' }>): void {
+    if (request.kind === 'write') {
+      const kept = this.#segment.write(request.batches);
+      if (this.#segment.isDirty) this.#dirtySinceMs ??= this.#now();
+      this.#tellSpace();
+      this.#answer({ kind: 'written', kept });
+      // Under load there is no rest.
+      this.#syncIfDue();
+    } else if (request.kind === 'index') {
+      this.#writeIndex(request.baseOffset, request.bytes);
+      this.#answer({ kind: 'indexed', baseOffset: request.baseOffset });
+    } else {
+      this.#remove(request.baseOffsets);
+      this.#answer({ kind: 'removed', baseOffsets: request.baseOffsets });
+    }
+  }
+
+  #syncDueMs(): number {
+    if (this.#dirtySinceMs === undefined || this.#settings.fsync !== 'interval')
+      return Number.POSITIVE_INFINITY;
+    return this.#dirtySinceMs + this.#settings.fsyncIntervalMs;
+  }
+
+  #syncIfDue(): void {
+    if (this.#now() < this.#syncDueMs()) return;
+    this.#segment.sync();
+    this.#dirtySinceMs = undefined;
+  }
+
+  #tellSpace(): void {
+    if (this.#space.isFull === this.#wasFull) return;
+    this.#wasFull = this.#space.isFull;
+    this.#answer({ kind: 'space', isFull: this.#wasFull });
+  }
+
+  /** An index is made again at the next start if need be, so the reserve is not for it. */
+  #writeIndex(baseOffset: number, bytes: Uint8Array): void {
+    const { directory } = this.#settings;
+    const path = join(directory, fileName(baseOffset, 'index'));
+    const temporary = `${path}.tmp`;
+    const file = this.#disk.open(temporary, 'create');
+    try {
+      file.write(bytes, 0);
+      file.sync();
+    } catch (error) {
+      if (!isNoSpace(error)) throw error;
+      this.#disk.remove(temporary);
+      return;
+    } finally {
+      file.close();
+    }
+    this.#disk.rename(temporary, path);
+    this.#disk.syncDirectory(directory);
+  }
+
+  /** Oldest first, each on disk before the next: a crash leaves no gap between segments. */
+  #remove(baseOffsets: readonly number[]): void {
+    const { directory } = this.#settings;
+    for (const baseOffset of baseOffsets) {
+      const names = new Set(this.#disk.list(directory));
+      for (const suffix of ['log', 'index'] as const) {
+        const name = fileName(baseOffset, suffix);
+        if (names.has(name)) this.#disk.remove(join(directory, name));
+      }
+      this.#disk.syncDirectory(directory);
+    }
+  }
+
+  #close(): void {
+    this.#guard(() => this.#segment.close());
+    this.#answer({ kind: 'closed' });
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (this.#hasFailed) return;
+      this.#hasFailed = true;
+      const failure =
+        error instanceof DiskFailure
+          ? error
+          : this.#segment.failure('upkeep', this.#settings.directory, error);
+      const { message, segmentBase, position } = failure;
+      this.#answer({ kind: 'failed', message, segmentBase, position });
+    }
+  }
+}

@@ -1,0 +1,87 @@
+// How much room the file system has left, and the reserve: a file of zeros that is removed when a write finds no room, so that what lets go
+// of records (acknowledgements, ends of sessions) can still be written while new messages are refused. Rule: the log is full from the moment
+// hardly anything is left until there is room for the reserve and as much again.
+import { join } from 'node:path';
+import type { Disk } from './disk.js';
+
+export const RESERVE_NAME = 'reserve';
+const CHUNK_BYTES = 1024 * 1024;
+
+export interface DiskSpaceOptions {
+  disk: Disk;
+  directory: string;
+  reserveBytes: number;
+}
+
+export class DiskSpace {
+  readonly #options: DiskSpaceOptions;
+  readonly #path: string;
+  #hasReserve: boolean;
+  #isFull = false;
+
+  constructor(options: DiskSpaceOptions) {
+    this.#options = options;
+    this.#path = join(options.directory, RESERVE_NAME);
+    this.#hasReserve = this.#findReserve();
+    this.check();
+  }
+
+  /** Only what lets go of records may be written. */
+  get isFull(): boolean {
+    return this.#isFull;
+  }
+
+  /** Looks again at how much room there is, and makes the reserve when there is enough for it. */
+  check(): void {
+    const { disk, directory, reserveBytes } = this.#options;
+    const free = disk.freeBytes(directory);
+    if (this.#hasReserve) this.#isFull = free < (this.#isFull ? 2 * reserveBytes : reserveBytes);
+    else this.#isFull = free < 2 * reserveBytes || !this.#makeReserve();
+  }
+
+  /** A write found no room. Answers whether letting go of the reserve made some. */
+  release(): boolean {
+    this.#isFull = true;
+    if (!this.#hasReserve) return false;
+    this.#hasReserve = false;
+    this.#options.disk.remove(this.#path);
+    return true;
+  }
+
+  /** A reserve of another size is of no use: it was cut short by a crash, or the configuration has changed. */
+  #findReserve(): boolean {
+    const { disk, directory, reserveBytes } = this.#options;
+    if (!disk.list(directory).includes(RESERVE_NAME)) return false;
+    const file = disk.open(this.#path, 'read');
+    const bytes = file.bytes;
+    file.close();
+    if (bytes === reserveBytes) return true;
+    disk.remove(this.#path);
+    return false;
+  }
+
+  #makeReserve(): boolean {
+    const { disk, reserveBytes } = this.#options;
+    const zeros = Buffer.alloc(Math.min(CHUNK_BYTES, reserveBytes));
+    const file = disk.open(this.#path, 'create');
+    try {
+      for (let at = 0; at < reserveBytes; at += zeros.length) {
+        file.write(zeros.subarray(0, Math.min(zeros.length, reserveBytes - at)), at);
+      }
+      file.sync();
+      this.#hasReserve = true;
+    } catch (error) {
+      if (!isNoSpace(error)) throw error;
+      disk.remove(this.#path);
+    } finally {
+      file.close();
+    }
+    return this.#hasReserve;
+  }
+}
+
+/** Whether the operating system said that there is no room, or no more for this user. */
+export function isNoSpace(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOSPC' || code === 'EDQUOT';
+}

@@ -1,0 +1,118 @@
+// The main thread's side of the thread that writes: sends requests, hands out answers. Also a writer without a thread, for a disk that lives in
+// this one.
+import { MessageChannel, type MessagePort, Worker, type WorkerOptions } from 'node:worker_threads';
+import type { Disk } from './disk.js';
+import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
+import { STAGING_BYTES, stageBatches } from './staging.js';
+import type { WorkerData, WorkerRequest } from './writer-worker.js';
+import type { Zstd } from './zstd.js';
+
+export interface WriterEvents {
+  onAnswer(answer: WriterAnswer): void;
+  /** The thread died, which it never should. */
+  onDeath(error: Error): void;
+}
+
+export interface WriterLink {
+  /** Of write requests, one at a time. */
+  send(request: WriterRequest): void;
+  /** Resolves when nothing of the writer is left; the answer 'closed' must have come. */
+  ended(): Promise<void>;
+}
+
+/** Begins the worker, which under tsx is TypeScript like this file; threads do not inherit its loader on every Node. */
+function startWorker(workerData: WorkerData): Worker {
+  const options: WorkerOptions = { name: 'gomq log', workerData, transferList: [workerData.port] };
+  if (!import.meta.url.endsWith('.ts'))
+    return new Worker(new URL('./writer-worker.js', import.meta.url), options);
+  const url = JSON.stringify(new URL('./writer-worker.ts', import.meta.url).href);
+  const source = `import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`;
+  return new Worker(source, { ...options, eval: true, execArgv: [] });
+}
+
+export class WriterThread implements WriterLink {
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #signal = new Int32Array(new SharedArrayBuffer(4));
+  readonly #staging = new Uint8Array(new SharedArrayBuffer(STAGING_BYTES));
+  readonly #exit: Promise<void>;
+
+  constructor(settings: WriterSettings, events: WriterEvents) {
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    const workerData: WorkerData = { settings, port: port2, signal: this.#signal, staging: this.#staging };
+    this.#worker = startWorker(workerData);
+    let isClosed = false;
+    port1.on('message', (answer: WriterAnswer) => {
+      isClosed ||= answer.kind === 'closed';
+      events.onAnswer(answer);
+    });
+    this.#worker.on('error', (error) => events.onDeath(error));
+    this.#exit = new Promise((resolve) => {
+      this.#worker.on('exit', (code) => {
+        port1.close();
+        if (!isClosed && code === 0) events.onDeath(new Error('the thread ended'));
+        resolve();
+      });
+    });
+  }
+
+  send(request: WriterRequest): void {
+    const message: WorkerRequest =
+      request.kind === 'write'
+        ? { kind: 'write', batches: stageBatches(this.#staging, request.batches) }
+        : request;
+    this.#port.postMessage(message);
+    Atomics.add(this.#signal, 0, 1);
+    Atomics.notify(this.#signal, 0);
+  }
+
+  ended(): Promise<void> {
+    return this.#exit;
+  }
+}
+
+/** Answers as late as a thread would: never while it is being asked. */
+export class InlineWriter implements WriterLink {
+  readonly #writer: Promise<LogWriter>;
+
+  constructor(settings: WriterSettings, disk: Disk, zstd: Zstd, events: WriterEvents) {
+    this.#writer = soon(
+      () =>
+        new LogWriter(
+          settings,
+          disk,
+          zstd,
+          () => performance.now(),
+          (answer) => events.onAnswer(answer),
+        ),
+    );
+    this.#writer.catch((error: Error) => events.onDeath(error));
+  }
+
+  send(request: WriterRequest): void {
+    // A writer that could not begin has been told of.
+    this.#writer.then(
+      (writer) =>
+        setImmediate(() => {
+          writer.handle(request);
+          setImmediate(() => writer.rest());
+        }),
+      () => undefined,
+    );
+  }
+
+  async ended(): Promise<void> {}
+}
+
+function soon<T>(work: () => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      try {
+        resolve(work());
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
+}
