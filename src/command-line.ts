@@ -15,13 +15,14 @@ import {
 } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { type Readable, Writable } from 'node:stream';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { stringify } from 'yaml';
 import { type Config, configKeys } from './core/config.js';
 import { loadConfig } from './core/config-load.js';
 import { GomqError } from './core/errors.js';
 import { silentLogger } from './core/logger.js';
 import { version } from './core/version.js';
+import { type LogCommandHost, runLogDump, runLogVerify } from './log/log-command.js';
 import { createAccessControl } from './security/access-control.js';
 import { hashPassword, readPasswordFile, setPasswordLine } from './security/password-file.js';
 
@@ -133,9 +134,38 @@ export async function runCommandLine(argv: readonly string[], host: CommandLineH
       readPasswordFile(file);
     });
 
+  let exitCode = 0;
+  const logHost = (): LogCommandHost => ({
+    stdout: host.stdout === undefined ? process.stdout : writableOf(host.stdout),
+    stderr: host.stderr === undefined ? process.stderr : writableOf(host.stderr),
+    monotonicMs: () => performance.now(),
+  });
+  const log = program
+    .command('log')
+    .description('look at the log in a data directory, also beside a running broker; changes nothing');
+
+  log
+    .command('verify')
+    .description('read everything and report what is damaged; exit code 1 where anything is')
+    .argument('<dir>', 'the data directory')
+    .option('--json', 'one JSON object a line')
+    .action(async (directory: string, flags: { json?: boolean }) => {
+      exitCode = await runLogVerify(directory, flags, logHost());
+    });
+
+  log
+    .command('dump')
+    .description('print the records as JSON, one a line')
+    .argument('<dir>', 'the data directory')
+    .option('--from <offset>', 'the first offset', parseCount)
+    .option('--limit <n>', 'how many records at most', parseCount)
+    .action(async (directory: string, flags: { from?: number; limit?: number }) => {
+      exitCode = await runLogDump(directory, flags, logHost());
+    });
+
   try {
     await program.parseAsync(argv, { from: 'user' });
-    return 0;
+    return exitCode;
   } catch (error) {
     return report(error, stderr);
   }
@@ -277,6 +307,24 @@ function append(value: string, previous: string[] | undefined): string[] {
   return [...(previous ?? []), value];
 }
 
+function parseCount(value: string): number {
+  const count = Number(value);
+  if (!/^\d+$/.test(value) || !Number.isSafeInteger(count)) {
+    throw new InvalidArgumentError('expected a whole number from 0 on.');
+  }
+  return count;
+}
+
+function writableOf(write: (text: string) => void): Writable {
+  return new Writable({
+    decodeStrings: false,
+    write: (chunk, _encoding, done) => {
+      write(String(chunk));
+      done();
+    },
+  });
+}
+
 const EXAMPLES = `
 Examples:
   gomq start                                       MQTT on 127.0.0.1:9000, HTTP on 127.0.0.1:8000
@@ -285,5 +333,7 @@ Examples:
   GOMQ_LIMITS__CONNECTIONS=1000 gomq start         any key, from the environment
   gomq print-config --json                         every key and its value
   gomq password /etc/gomq/passwords alice          asks for alice's password
+  gomq log verify ./data                           is everything in the log as it was written?
+  gomq log dump ./data --from 1000 --limit 10      ten records as JSON
 
 Exit codes: 0 fine, 1 it failed, 2 the command or the configuration is wrong.`;

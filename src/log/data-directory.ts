@@ -186,11 +186,7 @@ function readHolder(file: string): string {
 function settleNode(path: string, nodeId: string): Node {
   const node = readNode(path);
   if (node?.nodeId === nodeId) return node;
-  if (node === undefined) {
-    if (offsetsOf(readdirSync(path), 'log').length > 0) {
-      throw damaged(path, NODE_NAME, 'it is missing, and there are segments');
-    }
-  } else if (node.nodeId !== UNNAMED) {
+  if (node !== undefined && node.nodeId !== UNNAMED) {
     const message = `${path} belongs to node '${node.nodeId}', and this is node '${nodeId}'`;
     const hint = `Start it with --node-id ${node.nodeId}, or give this node a directory of its own with --data.`;
     throw new GomqError('DATA_UNREADABLE', message, { hint });
@@ -205,7 +201,10 @@ function settleNode(path: string, nodeId: string): Node {
 
 function readNode(path: string): Node | undefined {
   const fields = readChecked(path, NODE_NAME);
-  if (fields === undefined) return undefined;
+  if (fields === undefined) {
+    if (offsetsOf(readdirSync(path), 'log').length === 0) return undefined;
+    throw damaged(path, NODE_NAME, 'it is missing, and there are segments');
+  }
   const { clusterId, nodeId, incarnation } = fields;
   if (typeof clusterId !== 'string' || typeof nodeId !== 'string' || typeof incarnation !== 'string') {
     throw damaged(path, NODE_NAME, 'a field is missing');

@@ -133,6 +133,12 @@ export interface SnapshotEnd {
   readonly timestampMs: number;
 }
 
+export interface SnapshotDamage {
+  readonly damage: string;
+  /** Of the batch where it is. */
+  readonly position: number;
+}
+
 /**
  * Checks the whole file, and only then hands out its records.
  * @param onRecord gets the same object again and again; its bytes may change after the call
@@ -146,8 +152,8 @@ export function readSnapshot(
 ): SnapshotEnd {
   const slice: RecordSlice = { offset: 0, buffer: Buffer.alloc(0), start: 0, end: 0 };
   return withSnapshot(disk, path, (reader) => {
-    checkSnapshot(reader, path, zstd);
-    return checkSnapshot(reader, path, zstd, (header, payload) => {
+    whole(path, checkSnapshot(reader, path, zstd));
+    const result = checkSnapshot(reader, path, zstd, (header, payload) => {
       const positions = recordPositions(header, payload);
       slice.buffer = payload;
       for (let i = 0; i < header.recordCount; i++) {
@@ -157,20 +163,23 @@ export function readSnapshot(
         onRecord(slice);
       }
     });
+    return whole(path, result);
   });
 }
 
 /**
- * Checks the whole file.
- * @throws {GomqError} DATA_DAMAGED, DATA_UNREADABLE
+ * Checks the whole file, and says what is wrong with it as a value.
+ * @throws {GomqError} DATA_UNREADABLE
  */
 export function verifySnapshot(
   disk: Disk,
   path: string,
   zstd: Zstd,
-  onBatch?: (header: BatchHeader, payload: Buffer) => void,
-): SnapshotEnd {
-  return withSnapshot(disk, path, (reader) => checkSnapshot(reader, path, zstd, onBatch));
+  onBatch: (header: BatchHeader, position: number) => void,
+): SnapshotEnd | SnapshotDamage {
+  return withSnapshot(disk, path, (reader) =>
+    checkSnapshot(reader, path, zstd, (header, _payload, position) => onBatch(header, position)),
+  );
 }
 
 /** Complete snapshots of a directory, newest first. */
@@ -199,26 +208,29 @@ function checkSnapshot(
   reader: BatchReader,
   path: string,
   zstd: Zstd,
-  onBatch?: (header: BatchHeader, payload: Buffer) => void,
-): SnapshotEnd {
+  onBatch?: (header: BatchHeader, payload: Buffer, position: number) => void,
+): SnapshotEnd | SnapshotDamage {
   for (let position = 0; ; ) {
     const batch = reader.read(position);
-    if ('damage' in batch) throw damaged(path, position, batch.damage);
+    if ('damage' in batch) return { position, damage: batch.damage };
     const { header, bytes } = batch;
-    if ((header.flags & BatchFlag.Snapshot) === 0) throw damaged(path, position, 'a batch of the log');
+    if ((header.flags & BatchFlag.Snapshot) === 0) return { position, damage: 'a batch of the log' };
     const payload = decodePayload(zstd, header, bytes);
-    if ('damage' in payload) throw damaged(path, position, payload.damage);
+    if ('damage' in payload) return { position, damage: payload.damage };
     const offsets = checkOffsets(header, payload);
-    if (offsets !== undefined) throw damaged(path, position, offsets);
-    onBatch?.(header, payload);
-    position += bytes.length;
-    if ((header.flags & BatchFlag.SnapshotEnd) === 0) continue;
-    const { baseOffset: endOffset, timestampMs } = header;
-    if (basename(path) !== fileName(endOffset, 'snapshot')) {
-      throw damaged(path, position - bytes.length, `it ends before offset ${endOffset}`);
+    if (offsets !== undefined) return { position, damage: offsets };
+    onBatch?.(header, payload, position);
+    const end = position + bytes.length;
+    if ((header.flags & BatchFlag.SnapshotEnd) !== 0) {
+      const { baseOffset: endOffset, timestampMs } = header;
+      if (basename(path) !== fileName(endOffset, 'snapshot')) {
+        return { position, damage: `it ends before offset ${endOffset}` };
+      }
+      return end === reader.fileBytes
+        ? { endOffset, timestampMs }
+        : { position: end, damage: 'more follows its end' };
     }
-    if (position !== reader.fileBytes) throw damaged(path, position, 'more follows its end');
-    return { endOffset, timestampMs };
+    position = end;
   }
 }
 
@@ -233,7 +245,10 @@ function checkOffsets(header: BatchHeader, payload: Buffer): string | undefined 
   return undefined;
 }
 
-function damaged(path: string, position: number, what: string): GomqError {
+function whole(path: string, result: SnapshotEnd | SnapshotDamage): SnapshotEnd {
+  if (!('damage' in result)) return result;
   const hint = `An older snapshot, or the log itself, gives the same state. \`gomq log verify ${join(path, '..')}\` shows all that is damaged.`;
-  return new GomqError('DATA_DAMAGED', `${path} is damaged at position ${position}: ${what}`, { hint });
+  throw new GomqError('DATA_DAMAGED', `${path} is damaged at position ${result.position}: ${result.damage}`, {
+    hint,
+  });
 }
