@@ -54,7 +54,7 @@ export interface SegmentWriterOptions {
   readonly fsync: FsyncPolicy;
   readonly segmentBytes: number;
   readonly space: DiskSpace;
-  /** The segment to go on with, and where its last batch ends. */
+  /** The segment to go on with, whose file is there, and where its last batch ends. */
   readonly active: { readonly baseOffset: number; readonly bytes: number };
 }
 
@@ -103,17 +103,14 @@ export class SegmentWriter {
     this.#baseOffset = active.baseOffset;
     this.#position = active.bytes;
     this.#syncedPosition = active.bytes;
-    const name = fileName(active.baseOffset, 'log');
-    this.#path = join(directory, name);
-    const isNew = !disk.list(directory).includes(name);
-    assert(!isNew || active.bytes === 0, `${this.#path} is there`);
-    this.#file = disk.open(this.#path, isNew ? 'create' : 'write');
-    if (isNew) disk.syncDirectory(directory);
+    this.#path = join(directory, fileName(active.baseOffset, 'log'));
+    this.#file = disk.open(this.#path, 'write');
     this.#fileBytes = this.#file.bytes;
     assert(this.#fileBytes >= active.bytes, `${this.#path} has ${active.bytes} bytes`);
     this.#wantsAhead = options.fsync === 'always';
-    // A process that was killed may have left to the operating system what recovery then found.
+    // A process that was killed may have left to the operating system what recovery then found: the bytes, and the file itself.
     this.#syncAll();
+    disk.syncDirectory(directory);
   }
 
   /** There is something that only the operating system has. */
