@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { type BatchHeader, decodePayload, prefixBytes, recordPositions } from './batch-codec.js';
-import { BatchFlag } from './batch-format.js';
+import { BATCH_HEADER_BYTES, BatchFlag } from './batch-format.js';
 import { BatchReader } from './batch-reader.js';
 import type { SuspectMarker } from './data-directory.js';
 import type { Disk, DiskFile } from './disk.js';
@@ -314,7 +314,7 @@ class Recovery {
   #judge(name: string, reader: BatchReader, stop: Stop, { endOffset, lastEpoch }: SegmentIndex): void {
     if (stop.isIntended) throw this.#damage(name, stop, endOffset);
     // What looks like a batch inside the payload of one is none.
-    const next = stop.header === undefined ? 1 : 64 + stop.header.storedBytes;
+    const next = stop.header === undefined ? 1 : BATCH_HEADER_BYTES + stop.header.storedBytes;
     const offsetMin = stop.header === undefined ? endOffset : stop.header.lastOffset + 1;
     const follower = reader.find(
       stop.position + next,
@@ -412,7 +412,11 @@ class Recovery {
   #damage(name: string, stop: Stop, endOffset: number, follows?: string, nextOffset?: number): GomqError {
     const last = nextOffset === undefined ? stop.header?.lastOffset : nextOffset - 1;
     const offsets =
-      last === undefined || last < endOffset ? `offset ${endOffset}` : `offsets ${endOffset} to ${last}`;
+      last === undefined
+        ? `offset ${endOffset} and on`
+        : last > endOffset
+          ? `offsets ${endOffset} to ${last}`
+          : `offset ${endOffset}`;
     const what = follows === undefined ? stop.damage! : `${stop.damage}; ${follows}`;
     return damageError(this.#path(name), stop.position, offsets, what);
   }
