@@ -59,12 +59,25 @@ function handlePubrec(connection: Connection, session: Session, slot: number): v
     finishDelivery(connection, session, slot);
     return;
   }
+  const isNew = inflight.phaseAt(slot) !== Phase.Pubcomp;
   inflight.setPhaseAt(slot, Phase.Pubcomp);
-  if (!inflight.wasSentAt(slot)) {
-    inflight.markSentAt(slot);
-    session.outstanding++;
+  if (!inflight.isCountedAt(slot)) session.outstanding++;
+  inflight.markSentAt(slot);
+  if (!session.isRecorded) {
+    connection.outbox!.ack(PacketType.Pubrel, ack.packetId, ReasonCode.Success); // [MQTT-4.3.3-3]
+    return;
   }
-  connection.outbox!.ack(PacketType.Pubrel, ack.packetId, ReasonCode.Success); // [MQTT-4.3.3-3]
+  // A client that has PUBREL takes the same packet id for a new message: it must not be sent the old one again, whatever happens here.
+  const { broker } = connection;
+  if (isNew) broker.journal.pubrec(session, ack.packetId);
+  broker.commits.pushAck(
+    broker.log.endOffset,
+    connection,
+    PacketType.Pubrel,
+    ack.packetId,
+    ReasonCode.Success,
+  );
+  broker.scheduleTurn();
 }
 
 function handlePubcomp(connection: Connection, session: Session, slot: number): void {
@@ -83,7 +96,9 @@ function finishDelivery(connection: Connection, session: Session, slot: number):
 /** The publisher lets go of a packet id; PUBCOMP stays behind the PUBREC that may still wait to be sent. */
 function handlePubrel(connection: Connection): void {
   const { broker } = connection;
-  const known = connection.session!.received.delete(ack.packetId);
+  const session = connection.session!;
+  const known = session.received.delete(ack.packetId);
+  if (known && session.isRecorded) broker.journal.pubrel(session, ack.packetId);
   const target = broker.log.endOffset;
   if (known) {
     broker.commits.pushAck(target, connection, PacketType.Pubcomp, ack.packetId, ReasonCode.Success);

@@ -10,7 +10,7 @@ import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { Transport } from '../core/transport.js';
-import { type Log, type LogReader, ReadResult, type RetentionEvents } from '../log/log.js';
+import { type Log, type LogReader, ReadResult, type RecordSlice, type RetentionEvents } from '../log/log.js';
 import type { WillPacket } from '../packet/connect.js';
 import { shortReason } from '../packet/encode.js';
 import { ReasonCode, reasonName } from '../packet/reason-codes.js';
@@ -22,15 +22,17 @@ import type { AccessControl } from '../security/access-control.js';
 import type { Authenticator } from '../security/authenticator.js';
 import { CursorWalk } from '../session/cursor-walk.js';
 import { Delivery } from '../session/delivery.js';
-import { Message, NO_OFFSET, publishRecordBytes, type RetainedSource } from '../session/message.js';
+import { Message, NO_OFFSET, publishRecordBytes } from '../session/message.js';
 import type { Outbox } from '../session/outbox.js';
 import { Pump } from '../session/pump.js';
-import { NEVER_EXPIRES, type Session } from '../session/session.js';
+import type { Session } from '../session/session.js';
 import type { SharedGroup } from '../session/shared-group.js';
 import type { Route, Subscription } from '../session/subscription.js';
-import { State } from '../state/state.js';
+import { State, VOLATILE_NUMBERS } from '../state/state.js';
 import { CommitQueue } from './commit-queue.js';
 import { Connection } from './connection.js';
+import { Journal } from './journal.js';
+import { Presence } from './presence.js';
 import { PublishRun } from './run.js';
 
 export interface BrokerOptions {
@@ -39,6 +41,8 @@ export interface BrokerOptions {
   clock: Clock;
   /** Makes the log, which asks and tells the broker what retention needs. */
   createLog: (retention: RetentionEvents) => Log;
+  /** What the log's records make, all of them applied; absent for a log without any. */
+  state?: State;
   authenticator: Authenticator;
   /** Undefined: everything is allowed. */
   accessControl: AccessControl | undefined;
@@ -63,6 +67,9 @@ const REFUSAL_LOG_MS = 1000;
 /** Retained messages looked at for their expiry in one sweep. */
 const EXPIRY_BUDGET = 10_000;
 
+/** How old what is recorded about a session's progress may be. */
+const PROGRESS_MS = 100;
+
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
 
@@ -84,19 +91,16 @@ export class Broker {
 
   readonly #connections = new Set<Connection>();
   readonly #bySession = new Map<Session, Connection>();
-  /** Sessions without a connection, to be ended when their time comes. */
-  readonly #absent = new Set<Session>();
-  readonly #delayedWills = new Map<Session, { will: WillPacket; atMs: number }>();
+  readonly journal: Journal;
+  readonly #presence: Presence;
 
-  /** Topics of the records that are appended and not committed, by offset from `#topicsBase`. */
-  #topics: Topic<Route>[] = [];
+  /** Topics of the records that are appended and not committed, by offset from `#topicsBase`; undefined for those about none. */
+  #topics: (Topic<Route> | undefined)[] = [];
   #topicsBase = 0;
   /** Records below are committed, applied and delivered. */
   #applied = 0;
   /** Retained messages among them, for the limits to count. */
   readonly #uncommittedRetained = { messages: 0, bytes: 0 };
-  /** Who published the retained messages among them: the session may have ended by the commit. Only where there are rules. */
-  readonly #sources = new Map<number, RetainedSource>();
   /** Topics with a retained QoS 0 message that was delivered as it came and is not committed yet: its offset. */
   readonly #newerQos0 = new Map<string, number>();
   #dirty: Outbox[] = [];
@@ -106,6 +110,7 @@ export class Broker {
   readonly #message = new Message();
   readonly #commitReader: LogReader;
   readonly #sweepTimer: NodeJS.Timeout;
+  readonly #progressTimer: NodeJS.Timeout;
 
   constructor(options: BrokerOptions) {
     this.config = options.config;
@@ -119,7 +124,7 @@ export class Broker {
       accessControl === undefined
         ? undefined
         : (session: Session, topicName: string) => accessControl.mayRead(session, topicName);
-    this.state = new State({ internedTopics: this.config.limits.internedTopics, mayRead });
+    this.state = options.state ?? new State({ internedTopics: this.config.limits.internedTopics, mayRead });
     accessControl?.onReload(() => this.state.router.invalidateAll());
     const log = options.createLog({
       neededFrom: (before) => this.#cursorWalk.neededFrom(before),
@@ -136,6 +141,8 @@ export class Broker {
       clock: this.clock,
       retainedInflightBytesMax: this.config.limits.outboxBytes,
       onPumpQueued: () => this.scheduleTurn(),
+      whenCommitted: (offset, work) => this.whenCommitted(offset, work),
+      onCaughtUp: (subscription, offset) => this.state.mergeReplay(subscription, offset),
       isSuperseded: (topicName) => this.#newerQos0.has(topicName),
       mayRead,
       mayHavePublished:
@@ -151,7 +158,40 @@ export class Broker {
     this.run = new PublishRun(this.delivery, (topic) => this.state.router.route(topic));
     this.#commitReader = log.createReader(() => undefined);
     log.onCommit((from, to) => this.#onCommit(from, to));
+    this.#applied = log.highWatermark;
+    this.#topicsBase = log.endOffset;
+    this.journal = new Journal({
+      append: (length) => this.#makeRecord(length),
+      appliedOffset: () => log.highWatermark,
+    });
+    const { willDelaySecondsMax, reconnectGraceSeconds } = this.config.mqtt;
+    this.#presence = new Presence({
+      clock: this.clock,
+      willDelaySecondsMax,
+      reconnectGraceSeconds,
+      publishWill: (session, will) => this.#publishWill(session, will),
+      endSession: (session) => this.endSession(session),
+      recordClosed: (session, closedAtMs) => this.journal.closed(session, closedAtMs),
+    });
+    this.#restore();
     this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS);
+    this.#progressTimer = setInterval(() => this.journal.recordTouched(), PROGRESS_MS);
+  }
+
+  /** Takes up the sessions and groups that the log knows. */
+  #restore(): void {
+    const end = this.log.endOffset;
+    for (const group of this.state.groups()) group.recorder = this.journal;
+    for (const session of this.state.sessions()) {
+      session.recorder = this.journal;
+      // What the process before sent last may not be recorded.
+      if (session.isOpen) session.duplicateBefore = end;
+      for (const subscription of session.subscriptions.values()) {
+        if (!subscription.isRetainedOwed) continue;
+        this.pump.startRetained(subscription, subscription.earlier?.before ?? subscription.since, end);
+      }
+    }
+    this.#presence.restore(this.state.sessions());
   }
 
   get router(): Router<Subscription | SharedGroup, Route> {
@@ -191,12 +231,19 @@ export class Broker {
     if (this.accessControl !== undefined) this.state.router.invalidateAll();
   }
 
+  /** A session for a client that has none. One that ends with its connection and has no will is nothing that the log must know. */
+  createSession(clientId: string, isRecorded: boolean): Session {
+    const number = this.state.nextSessionNumber(isRecorded);
+    const session = this.state.createSession(number, clientId, this.log.highWatermark);
+    if (isRecorded) session.recorder = this.journal;
+    return session;
+  }
+
   /** The connection's CONNECT was accepted and CONNACK is written: the session is served from now on. */
   attach(connection: Connection, session: Session): void {
     session.outbox = connection.outbox;
-    session.expiresAtMs = Number.POSITIVE_INFINITY;
-    this.#absent.delete(session);
-    this.#delayedWills.delete(session); // [MQTT-3.1.3-9]
+    this.#presence.arrive(session);
+    this.journal.opened(session);
     this.#bySession.set(session, connection);
     connection.deadlineMs = this.clock.monotonicMs() + connection.silenceMs;
     this.pump.attach(session);
@@ -210,32 +257,15 @@ export class Broker {
     this.#bySession.delete(session);
     this.pump.detach(session);
     outbox?.close();
-    const { will } = connection;
-    connection.will = undefined;
-    const now = this.clock.monotonicMs();
-    const delaySeconds =
-      will === undefined ? 0 : Math.min(will.delaySeconds, this.config.mqtt.willDelaySecondsMax);
-    if (will !== undefined) {
-      // [MQTT-3.1.2-8]: at once, or when the delay is over or the session ends, whichever is first.
-      if (delaySeconds === 0) this.#publishWill(session, will);
-      else this.#delayedWills.set(session, { will, atMs: now + delaySeconds * 1000 });
-    }
-    if (session.expirySeconds === 0) {
-      this.endSession(session);
-      return;
-    }
-    session.expiresAtMs =
-      session.expirySeconds === NEVER_EXPIRES ? Number.POSITIVE_INFINITY : now + session.expirySeconds * 1000;
-    this.#absent.add(session);
+    this.journal.progress(session);
+    // A planned end is nobody's loss: to the log the client is connected, and after the restart it may come back.
+    if (this.#isStopped && session.isRecorded) return;
+    this.#presence.depart(session);
   }
 
   endSession(session: Session): void {
-    this.#absent.delete(session);
-    const delayed = this.#delayedWills.get(session);
-    if (delayed !== undefined) {
-      this.#delayedWills.delete(session);
-      this.#publishWill(session, delayed.will);
-    }
+    this.#presence.end(session);
+    this.journal.ended(session);
     this.state.endSession(session, this.onLeaveGroup);
   }
 
@@ -281,20 +311,47 @@ export class Broker {
 
   // ---- publishing -------------------------------------------------------------------------------------------------------------------
 
-  /** Appends a message to the log; its offset is known at once, everything else follows its commit. */
-  append(message: Message): void {
+  /**
+   * Appends a message to the log; its offset is known at once, everything else follows its commit.
+   * @returns the bytes of its record
+   */
+  append(message: Message): number {
     const { topic } = message;
-    const length = recordBytesOf(message);
-    const slice = this.log.append(topic.name, length, message.isRetained || message.qos === 2);
+    if (message.isRetained) this.#setSource(message);
+    const length = publishRecordBytes(message);
+    // The packet id of a QoS 2 message matters only to a session that the log knows.
+    const isReceived = message.qos === 2 && message.publisher < VOLATILE_NUMBERS;
+    const changesState = message.isRetained || message.isWill || isReceived;
+    const slice = this.log.append(topic.name, length, changesState);
     message.writeRecord(slice);
     this.#topics.push(topic);
     if (message.isRetained) {
-      this.#rememberSource(slice.offset, message.publisher);
-      if (message.qos === 0) this.#newerQos0.set(topic.name, slice.offset);
+      if (message.qos === 0 && !message.isWill) this.#newerQos0.set(topic.name, slice.offset);
       this.#uncommittedRetained.messages++;
       this.#uncommittedRetained.bytes += length;
     }
     this.scheduleTurn();
+    return length;
+  }
+
+  /** Room in the log for a record about no topic. */
+  #makeRecord(length: number): RecordSlice {
+    const slice = this.log.append('', length, true);
+    this.#topics.push(undefined);
+    this.scheduleTurn();
+    return slice;
+  }
+
+  /** Who published is kept with what is retained: the session may be gone when somebody asks. */
+  #setSource(message: Message): void {
+    const session = this.state.sessionByNumber(message.publisher);
+    if (session === undefined) {
+      message.noSource();
+      return;
+    }
+    message.source = session.source;
+    message.sourceStart = 0;
+    message.sourceEnd = message.source.length;
   }
 
   /**
@@ -314,7 +371,7 @@ export class Broker {
     message.buffer = outside.payload;
     message.isBufferStable = true;
     message.payloadEnd = outside.payload.length;
-    const refusal = message.isRetained ? this.retainedRefusal(message) : undefined;
+    const refusal = outside.qos > 0 || outside.retain ? this.keepRefusal(message) : undefined;
     if (refusal !== undefined)
       throw new GomqError('REFUSED', refusal, { reasonCode: ReasonCode.QuotaExceeded });
     this.#publish(message);
@@ -322,6 +379,12 @@ export class Broker {
     await new Promise<void>((resolve) => {
       this.whenCommitted(this.log.endOffset, resolve);
     });
+  }
+
+  /** Why a message cannot go into the log, or undefined when it can. */
+  keepRefusal(message: Message): string | undefined {
+    if (this.log.isFull && !(message.isRetained && message.payloadBytes === 0)) return 'the disk is full';
+    return message.isRetained ? this.retainedRefusal(message) : undefined;
   }
 
   /**
@@ -336,18 +399,11 @@ export class Broker {
     if (before === undefined && retained.size + this.#uncommittedRetained.messages >= retainedMessages) {
       return `there are ${retainedMessages} retained messages already`;
     }
-    const bytes = recordBytesOf(message) - (before?.bytes ?? 0);
+    const bytes = publishRecordBytes(message) - (before?.bytes ?? 0);
     if (kept + this.#uncommittedRetained.bytes + bytes > retainedBytes) {
       return `retained messages would take more than ${retainedBytes} bytes`;
     }
     return undefined;
-  }
-
-  #rememberSource(offset: number, publisher: number): void {
-    if (this.accessControl === undefined) return;
-    const session = this.state.sessionByNumber(publisher);
-    if (session === undefined) return;
-    this.#sources.set(offset, { clientId: session.clientId, userName: session.userName });
   }
 
   /** Runs `work` once everything before `offset` is committed, behind the acknowledgements that wait for the same: at once when it is. */
@@ -388,7 +444,10 @@ export class Broker {
       this.#logger.warn(`a will is not retained: ${refusal}`, { clientId: shortReason(session.clientId) });
       message.isRetained = false;
     }
-    this.#publish(message);
+    // One record publishes and deletes it, so that it fires once: at QoS 0 as well it is delivered at the commit.
+    message.isWill = true;
+    this.counters.received++;
+    this.append(message);
   }
 
   // ---- the turn ---------------------------------------------------------------------------------------------------------------------
@@ -411,12 +470,23 @@ export class Broker {
     this.log.flush();
     this.commits.release(this.log.highWatermark);
     this.pump.runPumps();
+    this.#recordClaims();
     const dirty = this.#dirty;
     if (dirty.length > 0) {
       this.#dirty = [];
       for (const outbox of dirty) outbox.flush();
     }
   };
+
+  /** Records the packet ids that were given; what has them is sent once that is committed. */
+  #recordClaims(): void {
+    for (const session of this.delivery.takeClaiming()) {
+      // Gone meanwhile: its progress was recorded then.
+      if (session.outbox === undefined) continue;
+      const target = this.journal.claims(session);
+      this.whenCommitted(target, () => this.pump.queuePump(session));
+    }
+  }
 
   /** Records [from, to) are committed: applied, delivered and acknowledged one after the other, in the order of the log. */
   #onCommit(from: number, to: number): void {
@@ -432,23 +502,26 @@ export class Broker {
         result === ReadResult.Record && reader.record.offset === offset,
         `record ${offset} is there at its commit`,
       );
+      const topic = this.#topics[offset - this.#topicsBase];
+      // What other records say has happened, or is done by what was released.
+      if (topic === undefined) continue;
       message.readRecord(reader.record);
-      message.topic = this.#topics[offset - this.#topicsBase]!;
+      message.topic = topic;
       if (message.isRetained) {
         this.#uncommittedRetained.messages--;
         this.#uncommittedRetained.bytes -= reader.record.end - reader.record.start;
-        this.state.applyRetained(message, this.#sources.get(offset));
-        this.#sources.delete(offset);
+        this.state.applyRetained(message);
         if (this.#newerQos0.get(message.topic.name) === offset) this.#newerQos0.delete(message.topic.name);
       }
       // At QoS 0 it was delivered as it came; the record is for the retained set.
-      if (message.qos > 0) delivery.deliver(message);
+      if (message.qos > 0 || message.isWill) delivery.deliver(message);
     }
     this.#applied = to;
     commits.release(to);
     if (to === this.log.endOffset) this.#topics = [];
     else this.#topics.splice(0, to - this.#topicsBase);
     this.#topicsBase = to;
+    this.#recordClaims();
   }
 
   #onLost(from: number, to: number): void {
@@ -464,15 +537,8 @@ export class Broker {
   #sweep(): void {
     const now = this.clock.monotonicMs();
     for (const connection of this.#connections) this.#sweepConnection(connection, now);
-    for (const [session, { will, atMs }] of this.#delayedWills) {
-      if (now < atMs) continue;
-      this.#delayedWills.delete(session);
-      this.#publishWill(session, will);
-    }
+    this.#presence.sweep(now);
     this.state.dropExpiredRetained(this.clock.wallMs(), EXPIRY_BUDGET);
-    for (const session of this.#absent) {
-      if (now >= session.expiresAtMs) this.endSession(session); // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
-    }
   }
 
   #sweepConnection(connection: Connection, now: number): void {
@@ -503,13 +569,13 @@ export class Broker {
     if (this.#isStopped) return;
     this.#isStopped = true;
     clearInterval(this.#sweepTimer);
+    clearInterval(this.#progressTimer);
     for (const connection of this.#connections) connection.transport.pause();
     // Whoever waits for an acknowledgement of what is in the log gets it before the goodbye.
     const timeout = new AbortController();
     await Promise.race([this.#committed(), delay(STOP_COMMIT_MS, undefined, { signal: timeout.signal })]);
     timeout.abort();
     for (const connection of this.#connections) {
-      connection.will = undefined;
       if (connection.session === undefined) connection.transport.destroy();
       else connection.close(ReasonCode.ServerShuttingDown, 'the broker is stopping');
     }
@@ -517,11 +583,6 @@ export class Broker {
     this.#isClosed = true;
     await this.log.close();
   }
-}
-
-function recordBytesOf(message: Message): number {
-  const propertyBytes = message.propertiesEnd - message.propertiesStart;
-  return publishRecordBytes(message.topic.bytes.length, propertyBytes, message.payloadBytes);
 }
 
 function describe(connection: Connection): { clientId: string; address: string } {

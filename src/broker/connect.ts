@@ -143,12 +143,14 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     return;
   }
 
+  const logEndBefore = broker.log.endOffset;
   // [MQTT-3.1.4-3] One live connection per client id.
   if (holder !== undefined) {
     broker.connectionOf(holder)?.close(ReasonCode.SessionTakenOver, `taken over from ${connection.address}`);
   }
   let session = broker.state.session(clientId);
-  if (session !== undefined && packet.cleanStart) {
+  // Also one that would have ended with a connection of the process before.
+  if (session !== undefined && !sessionPresent) {
     broker.endSession(session); // [MQTT-3.1.2-4] v5, [MQTT-3.1.2-6] v3.1.1
     session = undefined;
   }
@@ -159,7 +161,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
       no(ReasonCode.QuotaExceeded, `there are ${limits.sessions} sessions already`);
       return;
     }
-    session = broker.state.createSession(clientId, broker.log.highWatermark);
+    session = broker.createSession(clientId, expirySeconds > 0 || will !== undefined);
     session.userName = result.userName;
   }
   broker.setUser(session, result.userName);
@@ -168,7 +170,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     packet.receiveMaximum === RECEIVE_MAXIMUM_DEFAULT ? mqtt.inflightMaximum : packet.receiveMaximum;
   connection.hadSessionExpiry = packet.sessionExpirySeconds > 0;
   connection.wantsProblemInformation = packet.requestProblemInformation;
-  connection.will = will;
+  session.will = will;
   connection.session = session;
   connection.outbox = new Outbox({
     transport: connection.transport,
@@ -182,6 +184,12 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   connection.silenceMs = keepAliveSeconds * 1500; // [MQTT-3.1.2-22] v5, [MQTT-3.1.2-24] v3.1.1
   connection.outbox.bytes(connack, 0, connack.length);
   broker.attach(connection, session);
+  const logEnd = broker.log.endOffset;
+  if (logEnd === logEndBefore) return;
+  // CONNACK says that a session is there or gone, and that a will is taken: true once the log has it. Nothing overtakes it.
+  const { outbox } = connection;
+  outbox.hold();
+  broker.whenCommitted(logEnd, () => outbox.letGo());
 }
 
 /** Only a 5.0 client can be told another keep alive than its own. */

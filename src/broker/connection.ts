@@ -3,7 +3,6 @@
 import { GomqError } from '../core/errors.js';
 import type { Transport, TransportHandler } from '../core/transport.js';
 import { encodeReasonedAck } from '../packet/acks.js';
-import type { WillPacket } from '../packet/connect.js';
 import { encodeDisconnect } from '../packet/encode.js';
 import { type FrameHandler, FrameSplitter } from '../packet/frame-splitter.js';
 import { ReasonCode } from '../packet/reason-codes.js';
@@ -22,6 +21,9 @@ import { handleSubscribe, handleUnsubscribe } from './subscribe.js';
 /** QoS 0, not retained, not a duplicate: the packet that has a shorter way. */
 const PLAIN_PUBLISH = 0x30;
 
+/** As many publishers may have `log.uncommittedBytes` of messages uncommitted at once; beyond that all wait. */
+const PUBLISHERS_MAX = 16;
+
 const PINGRESP = Buffer.from([PacketType.Pingresp << 4, 0]);
 
 export class Connection implements TransportHandler, FrameHandler {
@@ -35,8 +37,6 @@ export class Connection implements TransportHandler, FrameHandler {
   /** Both are set by an accepted CONNECT. */
   session: Session | undefined = undefined;
   outbox: Outbox | undefined = undefined;
-  /** Fires unless the client says goodbye. */
-  will: WillPacket | undefined = undefined;
   isClosed = false;
 
   /** The client must be heard of by then, milliseconds of the monotonic clock. */
@@ -61,6 +61,10 @@ export class Connection implements TransportHandler, FrameHandler {
   refusalLoggedMs = Number.NEGATIVE_INFINITY;
   refusalsUnlogged = 0;
   #isReadingPaused = false;
+  /** Bytes of its messages that are in the log and may not be committed, and the offset behind the last of them. */
+  #uncommittedBytes = 0;
+  #uncommittedTo = 0;
+  #waitsForCommit = false;
 
   constructor(broker: Broker, transport: Transport, deadlineMs: number) {
     this.broker = broker;
@@ -163,12 +167,12 @@ export class Connection implements TransportHandler, FrameHandler {
 
   // ---- for the handlers -------------------------------------------------------------------------------------------------------------
 
-  /** PUBACK, PUBREC or PUBCOMP, now that it may leave. */
+  /** PUBACK, PUBREC, PUBREL or PUBCOMP, now that it may leave. */
   sendAck(type: number, packetId: number, reasonCode: number, why?: string): void {
     if (this.isClosed) return;
     // [MQTT-4.9.0-2] The quota of the client grows with PUBACK, PUBCOMP, and a PUBREC that ends the exchange.
-    if (type !== PacketType.Pubrec || reasonCode >= 0x80)
-      this.unacknowledged = Math.max(0, this.unacknowledged - 1);
+    const endsExchange = type === PacketType.Pubrec ? reasonCode >= 0x80 : type !== PacketType.Pubrel;
+    if (endsExchange) this.unacknowledged = Math.max(0, this.unacknowledged - 1);
     if (why === undefined) this.outbox!.ack(type, packetId, reasonCode);
     else this.sendReasonedAck(type, packetId, reasonCode, why);
   }
@@ -229,11 +233,31 @@ export class Connection implements TransportHandler, FrameHandler {
     this.transport.end();
   }
 
-  /** Reads nothing from a client that does not take its answers. */
+  /**
+   * A message of the client was appended to the log. A client whose messages come faster than the disk takes them is not read from for a
+   * while, so that what is in memory keeps to its bound.
+   */
+  countUncommitted(bytes: number): void {
+    const { log, config } = this.broker;
+    if (log.highWatermark >= this.#uncommittedTo) this.#uncommittedBytes = 0;
+    this.#uncommittedBytes += bytes;
+    this.#uncommittedTo = log.endOffset;
+    const { uncommittedBytes } = config.log;
+    const isOver =
+      this.#uncommittedBytes > uncommittedBytes || log.uncommittedBytes > uncommittedBytes * PUBLISHERS_MAX;
+    if (!isOver || this.#waitsForCommit) return;
+    this.#waitsForCommit = true;
+    this.broker.whenCommitted(this.#uncommittedTo, () => {
+      this.#waitsForCommit = false;
+      this.checkReading();
+    });
+  }
+
+  /** Reads nothing from a client that does not take its answers, or that is ahead of the disk. */
   checkReading(): void {
     // A broker that stops reads nobody any more.
     if (this.isClosed || this.outbox === undefined || !this.broker.isReady) return;
-    const mustWait = this.outbox.isOverfull;
+    const mustWait = this.outbox.isOverfull || this.#waitsForCommit;
     if (mustWait === this.#isReadingPaused) return;
     this.#isReadingPaused = mustWait;
     if (mustWait) this.transport.pause();

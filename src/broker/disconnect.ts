@@ -14,7 +14,7 @@ export function handleDisconnect(connection: Connection, frame: Buffer): void {
     connection.session!.expirySeconds = Math.min(packet.sessionExpirySeconds, sessionExpirySecondsMax);
   }
   // [MQTT-3.14.4-3] v5, [MQTT-3.14.4-3] v3.1.1: a clean goodbye discards the will. Any other reason publishes it.
-  if (packet.reasonCode === ReasonCode.NormalDisconnection) connection.will = undefined;
+  if (packet.reasonCode === ReasonCode.NormalDisconnection) connection.session!.will = undefined;
   connection.finish();
 }
 

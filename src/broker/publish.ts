@@ -224,6 +224,8 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
   message.topic = topic;
   message.qos = frame.qos;
   message.isRetained = frame.isRetained;
+  message.isWill = false;
+  message.noSource();
   message.publisher = connection.session!.number;
   message.offset = NO_OFFSET;
   message.timestampMs = connection.broker.clock.wallMs();
@@ -244,9 +246,9 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
 function keep(connection: Connection, topic: Topic<Route>): void {
   const { broker } = connection;
   const session = connection.session!;
-  const refusal = message.isRetained ? broker.retainedRefusal(message) : undefined;
+  const refusal = broker.keepRefusal(message);
   if (refusal !== undefined) throw new Refusal(ReasonCode.QuotaExceeded, refusal);
-  broker.append(message);
+  connection.countUncommitted(broker.append(message));
   if (frame.qos === 0) return;
   if (frame.qos === 2) session.received.add(frame.packetId);
   // Only where it is certain: a SUBSCRIBE may wait for the log as well.

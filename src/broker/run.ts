@@ -76,6 +76,8 @@ export class PublishRun {
     message.offset = NO_OFFSET;
     message.expirySeconds = -1;
     message.noProperties();
+    message.noSource();
+    message.isWill = false;
     message.buffer = buffer;
     message.isBufferStable = false;
     for (let start = this.start; start < this.end; ) {

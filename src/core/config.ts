@@ -167,6 +167,12 @@ export const configSchema = z.strictObject({
       DAY_SECONDS,
       'The longest delay of a will, whatever the client asked for.',
     ),
+    reconnectGraceSeconds: integer(
+      0,
+      DAY_SECONDS,
+      10,
+      'After a start, how long clients that were connected when gomq ended may take to come back before their wills are published.',
+    ),
   }),
   limits: z.strictObject({
     connections: integer(1, 1_000_000, 50_000, 'Client connections in total.'),

@@ -20,6 +20,7 @@ export interface SubscribePacket {
   packetId: number;
   /** 1 to 268,435,455, or 0 for none. */
   subscriptionId: number;
+  userProperties: readonly [name: string, value: string][];
   /** In the order sent, which is the order SUBACK answers in; at least one. */
   filters: SubscriptionRequest[];
 }
@@ -50,10 +51,12 @@ export function decodeSubscribe(frame: Buffer, version: ProtocolVersion): Subscr
   reader.checkFixedHeader(version, FLAGS); // [MQTT-3.8.1-1]
   const packetId = reader.packetId();
   let subscriptionId = 0;
+  let userProperties: SubscribePacket['userProperties'] = [];
   if (version === 5) {
     const start = reader.propertyBlock();
     const properties = decodeProperties(frame, start, reader.position, PacketType.Subscribe);
     subscriptionId = properties.number(PropertyId.SubscriptionIdentifier) ?? 0;
+    userProperties = properties.userProperties;
   }
   const filters: SubscriptionRequest[] = [];
   do {
@@ -61,7 +64,7 @@ export function decodeSubscribe(frame: Buffer, version: ProtocolVersion): Subscr
     const filter = readFilter(reader);
     filters.push(readOptions(filter, reader.byte('subscription options'), version));
   } while (reader.remaining > 0);
-  return { packetId, subscriptionId, filters };
+  return { packetId, subscriptionId, userProperties, filters };
 }
 
 /**

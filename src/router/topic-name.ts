@@ -1,6 +1,8 @@
 // The grammar of topic names and topic filters (section 4.7 of 3.1.1 and 5.0), in one place. Everything here works on strings that are
 // already known to be well-formed UTF-8 without U+0000; the packet room sees to that for clients, `validateTopicName` for other callers.
 
+import { parseReplayFrom, type ReplayFrom } from './replay-filter.js';
+
 export interface TopicLimits {
   /** Longest topic name or filter, bytes of UTF-8. */
   topicBytes: number;
@@ -54,15 +56,18 @@ export function isReservedTopic(topicName: string): boolean {
 export interface ParsedFilter {
   /** The group of a shared subscription, or undefined for an ordinary one. */
   group: string | undefined;
-  /** What is matched, without `$share/<group>/`. */
+  /** What is matched, without `$share/<group>/` or `$replay/<from>/`. */
   filter: string;
+  /** Where history begins, of a subscription to that. */
+  replay?: ReplayFrom;
 }
 
 /**
- * Takes `$share/<group>/<filter>` apart (section 4.8.2 of 5.0; 3.1.1 clients may use it as well).
+ * Takes `$share/<group>/<filter>` (section 4.8.2 of 5.0; 3.1.1 clients may use it as well) and `$replay/<from>/<filter>` apart.
  * @returns the parts, or a few words that say what is wrong
  */
 export function parseFilter(text: string, limits: TopicLimits = NO_LIMITS): ParsedFilter | string {
+  if (text === '$replay' || text.startsWith('$replay/')) return parseReplayFilter(text, limits);
   if (text !== '$share' && !text.startsWith('$share/')) {
     return validateTopicFilter(text, limits) ?? { group: undefined, filter: text };
   }
@@ -73,6 +78,16 @@ export function parseFilter(text: string, limits: TopicLimits = NO_LIMITS): Pars
   if (end === -1 || end === text.length - 1) return 'no topic filter follows the share name'; // [MQTT-4.8.2-2]
   const filter = text.slice(end + 1);
   return validateTopicFilter(filter, limits) ?? { group, filter };
+}
+
+function parseReplayFilter(text: string, limits: TopicLimits): ParsedFilter | string {
+  const end = text.indexOf('/', 8);
+  const replay = parseReplayFrom(end === -1 ? text.slice(8) : text.slice(8, end));
+  if (typeof replay === 'string') return replay;
+  if (end === -1 || end === text.length - 1) return 'no topic filter follows where history begins';
+  const filter = text.slice(end + 1);
+  if (/^\$(share|replay)(\/|$)/.test(filter)) return `history of ${filter} cannot be subscribed to`;
+  return validateTopicFilter(filter, limits) ?? { group: undefined, filter, replay };
 }
 
 /** True when a filter can match more than the one topic name it spells. */

@@ -66,6 +66,15 @@ export class TopicTree<T extends object> {
     return before;
   }
 
+  /** Every value, in the order in which the names came, level by level. The tree must not change meanwhile. */
+  *values(): Generator<T> {
+    const stack = [this.#root];
+    for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
+      if (node.value !== undefined) yield node.value;
+      if (node.children !== undefined) stack.push(...[...node.children.values()].reverse());
+    }
+  }
+
   clear(): void {
     this.#root = new TreeNode();
     this.#size = 0;

@@ -6,8 +6,9 @@
 import type { Clock } from '../core/clock.js';
 import { lowerQos, type QoS } from '../packet/types.js';
 import type { Router } from '../router/router.js';
-import { Phase } from './inflight.js';
+import { type Origin, Phase } from './inflight.js';
 import { type Message, RetainedMessage } from './message.js';
+import { positionProperties } from './outbox.js';
 import type { Session } from './session.js';
 import type { SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
@@ -44,6 +45,9 @@ export class Delivery {
   readonly #clock: Clock;
   readonly #mayRead: DeliveryOptions['mayRead'];
 
+  /** Sessions with claims that are in no record yet. */
+  #claiming: Session[] = [];
+
   constructor(options: DeliveryOptions) {
     this.#router = options.router;
     this.#clock = options.clock;
@@ -74,7 +78,7 @@ export class Delivery {
     // [MQTT-3.3.1-12], [MQTT-3.3.1-13] v5; [MQTT-3.3.1-9] v3.1.1
     const isRetained = message.isRetained && narrowed.retainAsPublished;
     if (qos === 0) {
-      this.sendQos0(session, message, isRetained, narrowed.subscriptionIds);
+      this.sendQos0(session, message, isRetained, narrowed.subscriptionIds, narrowed.isReplay);
       return;
     }
     if (!session.isLive) return;
@@ -82,7 +86,7 @@ export class Delivery {
       session.fallBehind(message.offset);
       return;
     }
-    this.send(session, message, qos, isRetained, narrowed.subscriptionIds, undefined);
+    this.send(session, message, qos, isRetained, narrowed.subscriptionIds, undefined, narrowed.isReplay);
   }
 
   /** Sends at QoS 0 to a connected session, unless its outbox is full. */
@@ -91,6 +95,7 @@ export class Delivery {
     message: Message,
     isRetained: boolean,
     ids: readonly number[] | undefined,
+    isReplay = false,
   ): void {
     const outbox = session.outbox!;
     const now = message.expirySeconds >= 0 ? this.#clock.wallMs() : 0;
@@ -98,7 +103,18 @@ export class Delivery {
       this.counters.expired++; // [MQTT-3.3.2-5]
     } else if (!outbox.hasRoom) {
       this.counters.droppedOutboxFull++;
-    } else if (outbox.publish(message, 0, 0, isRetained, false, ids, now)) {
+    } else if (
+      outbox.publish(
+        message,
+        0,
+        0,
+        isRetained,
+        false,
+        ids,
+        now,
+        isReplay ? positionProperties(message) : undefined,
+      )
+    ) {
       this.counters.delivered++;
     } else {
       this.counters.droppedTooLarge++;
@@ -112,7 +128,8 @@ export class Delivery {
     qos: QoS,
     isRetained: boolean,
     ids: readonly number[] | undefined,
-    origin: RetainedMessage | SharedGroup | undefined,
+    origin: Origin | undefined,
+    isReplay = false,
   ): void {
     const now = message.expirySeconds >= 0 ? this.#clock.wallMs() : 0;
     if (message.isExpired(now)) {
@@ -120,10 +137,21 @@ export class Delivery {
       return;
     }
     const inflight = session.inflight;
-    const packetId = inflight.add(message.offset, qos === 1 ? Phase.Puback : Phase.Pubrec, origin);
+    const phase = qos === 1 ? Phase.Puback : Phase.Pubrec;
     session.outstanding++;
     if (origin instanceof RetainedMessage) session.retainedInflightBytes += origin.bytes;
-    if (session.outbox!.publish(message, qos, packetId, isRetained, false, ids, now)) {
+    session.touch();
+    if (session.isRecorded && (qos === 2 || session.claims !== undefined)) {
+      session.claims ??= [];
+      session.claims.push(inflight.claim(message.offset, phase, origin));
+      this.#noteClaim(session);
+      return;
+    }
+    const packetId = inflight.add(message.offset, phase, origin);
+    // Only QoS 1 gets here: what the process before sent at QoS 2 is recorded.
+    const isDuplicate = message.offset < session.duplicateBefore && origin === undefined;
+    const position = isReplay ? positionProperties(message) : undefined;
+    if (session.outbox!.publish(message, qos, packetId, isRetained, isDuplicate, ids, now, position)) {
       this.counters.delivered++;
     } else {
       session.release(inflight.slotOf(packetId));
@@ -131,12 +159,28 @@ export class Delivery {
     }
   }
 
+  #noteClaim(session: Session): void {
+    if (session.hasNewClaims) return;
+    session.hasNewClaims = true;
+    this.#claiming.push(session);
+  }
+
+  /** Those with claims since the last call. */
+  takeClaiming(): Session[] {
+    const claiming = this.#claiming;
+    if (claiming.length > 0) this.#claiming = [];
+    for (const session of claiming) session.hasNewClaims = false;
+    return claiming;
+  }
+
   /** Delivers to one member of a shared group. */
   deliverToGroup(group: SharedGroup, message: Message): void {
     if (message.offset < group.since) return;
     if (message.qos > 0 && !group.isLive) return;
-    const member = this.offerToGroup(group, message);
-    if (!member && message.qos > 0) {
+    const isGiven = this.offerToGroup(group, message);
+    if (message.qos === 0) return;
+    group.touch();
+    if (!isGiven) {
       group.isLive = false;
       group.cursor = message.offset;
     }

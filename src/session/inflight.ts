@@ -3,6 +3,7 @@
 import { assert } from '../core/assert.js';
 import type { RetainedMessage } from './message.js';
 import type { SharedGroup } from './shared-group.js';
+import type { Subscription } from './subscription.js';
 
 /** How far the delivery of one message has come. */
 export const Phase = {
@@ -15,8 +16,20 @@ export const Phase = {
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
+/** What has become of a message in flight on the present connection. */
+const Sent = {
+  /** Sent on a connection before, and not on this one. */
+  No: 0,
+  /** Sent on this one. */
+  Yes: 1,
+  /** Claimed for this one: it has its packet id, and is sent once that is committed. */
+  Claimed: 2,
+  /** Claimed for a connection before, which ended first: never sent. */
+  Never: 3,
+} as const;
+
 /** Where a message came from when it was not the session's own cursor: it is needed to send it again, or to somebody else. */
-export type Origin = RetainedMessage | SharedGroup;
+export type Origin = RetainedMessage | SharedGroup | Subscription;
 
 const PACKET_IDS = 65_536;
 const INITIAL_CAPACITY = 16;
@@ -26,12 +39,16 @@ export class Inflight {
   /** Packet id by slot, 0 where free. */
   #ids = new Uint16Array(INITIAL_CAPACITY);
   #phases = new Uint8Array(INITIAL_CAPACITY);
-  /** 1 where the last packet of the exchange was sent on the present connection. */
+  /** `Sent`: whether the last packet of the exchange was sent on the present connection. */
   #sent = new Uint8Array(INITIAL_CAPACITY);
   #offsets = new Float64Array(INITIAL_CAPACITY);
   /** Counts what was ever sent: packet ids start over, this does not. */
   #sequences = new Float64Array(INITIAL_CAPACITY);
+  /** The high watermark that must be reached before the next packet of the exchange may be sent. */
+  #readyAt = new Float64Array(INITIAL_CAPACITY);
   #lastSequence = 0;
+  /** Messages up to this sequence are in a record. */
+  #recordedSequence = 0;
   /** Made when the first message with an origin comes. */
   #origins: (Origin | undefined)[] | undefined = undefined;
   #size = 0;
@@ -47,19 +64,47 @@ export class Inflight {
     if (this.#size === this.#capacity) this.#grow();
     let id = this.#nextId;
     while (id === 0 || this.#ids[id & (this.#capacity - 1)] !== 0) id = (id + 1) % PACKET_IDS;
-    this.#nextId = (id + 1) % PACKET_IDS;
+    this.#put(id, offset, phase, Sent.Yes, origin);
+    return id;
+  }
+
+  /** The same, for a message that is sent later, once `readyAt` says so. */
+  claim(offset: number, phase: Phase, origin: Origin | undefined): number {
+    const id = this.add(offset, phase, origin);
+    const slot = this.slotOf(id);
+    this.#sent[slot] = Sent.Claimed;
+    this.#readyAt[slot] = Number.POSITIVE_INFINITY;
+    return id;
+  }
+
+  /** Puts back what a record says was in flight; what had the packet id before is over. */
+  restore(id: number, offset: number, phase: Phase, origin: Origin | undefined): void {
+    // One slot for each id: an id in the way is that of an exchange that a record not kept has ended.
+    while (this.#ids[id & (this.#capacity - 1)] !== 0 && this.slotOf(id) === -1) this.#grow();
+    const slot = this.slotOf(id);
+    if (slot !== -1) this.removeAt(slot);
+    this.#put(id, offset, phase, Sent.No, origin);
+    this.#recordedSequence = this.#lastSequence;
+  }
+
+  #put(id: number, offset: number, phase: Phase, sent: number, origin: Origin | undefined): void {
     const slot = id & (this.#capacity - 1);
+    this.#nextId = (id + 1) % PACKET_IDS;
     this.#ids[slot] = id;
     this.#phases[slot] = phase;
-    this.#sent[slot] = 1;
+    this.#sent[slot] = sent;
     this.#offsets[slot] = offset;
     this.#sequences[slot] = ++this.#lastSequence;
+    this.#readyAt[slot] = 0;
     if (origin !== undefined) {
       this.#origins ??= [];
       this.#origins[slot] = origin;
     }
     this.#size++;
-    return id;
+  }
+
+  clear(): void {
+    for (let slot = 0; slot < this.#capacity; slot++) if (this.#ids[slot] !== 0) this.removeAt(slot);
   }
 
   /** The slot of a packet id, or -1 when nothing is in flight under it. */
@@ -85,16 +130,48 @@ export class Inflight {
   }
 
   wasSentAt(slot: number): boolean {
-    return this.#sent[slot] === 1;
+    return this.#sent[slot] === Sent.Yes;
+  }
+
+  /** It counts against the window of the present connection: it was sent, or will be. */
+  isCountedAt(slot: number): boolean {
+    const sent = this.#sent[slot];
+    return sent === Sent.Yes || sent === Sent.Claimed;
+  }
+
+  /** It may have reached the client already. */
+  mayBeKnownAt(slot: number): boolean {
+    const sent = this.#sent[slot];
+    return sent === Sent.Yes || sent === Sent.No;
   }
 
   markSentAt(slot: number): void {
-    this.#sent[slot] = 1;
+    this.#sent[slot] = Sent.Yes;
   }
 
   /** A new connection: everything has to be sent again. */
   markAllUnsent(): void {
-    this.#sent.fill(0);
+    for (let slot = 0; slot < this.#capacity; slot++) {
+      const sent = this.#sent[slot];
+      this.#sent[slot] = sent === Sent.Claimed || sent === Sent.Never ? Sent.Never : Sent.No;
+    }
+  }
+
+  readyAt(slot: number): number {
+    return this.#readyAt[slot]!;
+  }
+
+  /** What was claimed since the last call is in a record that ends at `offset`. */
+  markRecorded(offset: number): void {
+    for (let slot = 0; slot < this.#capacity; slot++) {
+      if (this.#readyAt[slot] === Number.POSITIVE_INFINITY) this.#readyAt[slot] = offset;
+    }
+    this.#recordedSequence = this.#lastSequence;
+  }
+
+  /** Packet ids of what no record tells of yet, in the order in which they were given. */
+  unrecordedIds(): number[] {
+    return this.#idsAfter(this.#recordedSequence);
   }
 
   removeAt(slot: number): void {
@@ -105,8 +182,14 @@ export class Inflight {
 
   /** Packet ids in the order in which they were first sent [MQTT-4.6.0-1]. */
   idsInOrder(): number[] {
+    return this.#idsAfter(0);
+  }
+
+  #idsAfter(sequence: number): number[] {
     const slots: number[] = [];
-    for (let slot = 0; slot < this.#capacity; slot++) if (this.#ids[slot] !== 0) slots.push(slot);
+    for (let slot = 0; slot < this.#capacity; slot++) {
+      if (this.#ids[slot] !== 0 && this.#sequences[slot]! > sequence) slots.push(slot);
+    }
     slots.sort((a, b) => this.#sequences[a]! - this.#sequences[b]!);
     return slots.map((slot) => this.#ids[slot]!);
   }
@@ -128,6 +211,7 @@ export class Inflight {
     const sent = this.#sent;
     const offsets = this.#offsets;
     const sequences = this.#sequences;
+    const readyAt = this.#readyAt;
     const origins = this.#origins;
     this.#capacity *= 2;
     this.#ids = new Uint16Array(this.#capacity);
@@ -135,6 +219,7 @@ export class Inflight {
     this.#sent = new Uint8Array(this.#capacity);
     this.#offsets = new Float64Array(this.#capacity);
     this.#sequences = new Float64Array(this.#capacity);
+    this.#readyAt = new Float64Array(this.#capacity);
     this.#origins = origins === undefined ? undefined : [];
     for (let slot = 0; slot < ids.length; slot++) {
       const id = ids[slot]!;
@@ -146,6 +231,7 @@ export class Inflight {
       this.#sent[to] = sent[slot]!;
       this.#offsets[to] = offsets[slot]!;
       this.#sequences[to] = sequences[slot]!;
+      this.#readyAt[to] = readyAt[slot]!;
       if (this.#origins !== undefined) this.#origins[to] = origins![slot];
     }
   }

@@ -16,15 +16,21 @@ export function interestOf(reading: Reading): Interest {
   return reading.interest;
 }
 
+/** The interest in one filter. */
+export function interestInFilter(filter: string): Interest {
+  const trie = new SubscriptionTrie<true>();
+  trie.add(filter.split('/'), true);
+  return (topicName) => trie.matchesAny(topicName.split('/'));
+}
+
 function makeInterest(reading: Reading): Interest {
-  const trie = new SubscriptionTrie<true | string>();
-  if (reading instanceof SharedGroup) {
-    trie.add(reading.filter.split('/'), true);
-  } else {
-    for (const { group, qos, earlier, filter, text } of reading.subscriptions.values()) {
-      // What is QoS 0 was delivered as it came, or never.
-      if (group === undefined && (qos > 0 || (earlier?.qos ?? 0) > 0)) trie.add(filter.split('/'), text);
-    }
+  if (reading instanceof SharedGroup) return interestInFilter(reading.filter);
+  const trie = new SubscriptionTrie<string>();
+  for (const { group, qos, earlier, filter, text, replayCursor } of reading.subscriptions.values()) {
+    // A replay reads by itself until it has caught up.
+    if (group !== undefined || replayCursor >= 0) continue;
+    // What is QoS 0 was delivered as it came, or never.
+    if (qos > 0 || (earlier?.qos ?? 0) > 0) trie.add(filter.split('/'), text);
   }
   return (topicName) => trie.matchesAny(topicName.split('/'));
 }

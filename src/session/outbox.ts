@@ -5,7 +5,7 @@ import { LARGE_BYTES, releaseBuffer, takeBuffer } from '../core/buffer-pool.js';
 import type { Transport } from '../core/transport.js';
 import { PacketType, type ProtocolVersion, type QoS } from '../packet/types.js';
 import { varintSize, writeVarint } from '../packet/varint.js';
-import { copyBytes, type Message } from './message.js';
+import { copyBytes, type Message, NO_OFFSET } from './message.js';
 
 /** Payloads from this size on are sent from where they are instead of being copied, where they stay long enough. */
 const REFERENCE_BYTES = 16_384;
@@ -36,6 +36,7 @@ interface Departure {
 const MESSAGE_EXPIRY = 0x02;
 const SUBSCRIPTION_IDENTIFIER = 0x0b;
 const TOPIC_ALIAS = 0x23;
+const USER_PROPERTY = 0x26;
 
 export class Outbox {
   readonly version: ProtocolVersion;
@@ -58,6 +59,7 @@ export class Outbox {
   #isCongested = false;
   #isRoomAwaited = false;
   #isClosed = false;
+  #isHeld = false;
 
   constructor(options: OutboxOptions) {
     this.version = options.version;
@@ -116,7 +118,7 @@ export class Outbox {
   }
 
   /**
-   * PUBLISH. `subscriptionIds` are those of the matching subscriptions [MQTT-3.3.4-3].
+   * PUBLISH. `subscriptionIds` are those of the matching subscriptions [MQTT-3.3.4-3]; `position` is what `positionProperties` says.
    * @returns false when the packet would be larger than the client takes: then nothing is sent [MQTT-3.1.2-25]
    */
   publish(
@@ -127,6 +129,7 @@ export class Outbox {
     isDuplicate: boolean,
     subscriptionIds: readonly number[] | undefined,
     nowMs: number,
+    position?: Buffer,
   ): boolean {
     const topicBytes = message.topic.bytes;
     const payloadBytes = message.payloadEnd - message.payloadStart;
@@ -146,6 +149,7 @@ export class Outbox {
       propertyBytes = message.propertiesEnd - message.propertiesStart;
       if (message.expirySeconds >= 0) propertyBytes += 5;
       if (alias > 0) propertyBytes += 3;
+      if (position !== undefined) propertyBytes += position.length;
       if (subscriptionIds !== undefined)
         for (const id of subscriptionIds) propertyBytes += 1 + varintSize(id);
       remaining += varintSize(propertyBytes) + propertyBytes;
@@ -217,6 +221,10 @@ export class Outbox {
       }
       copyBytes(message.properties, buffer, at, message.propertiesStart, message.propertiesEnd);
       at += message.propertiesEnd - message.propertiesStart;
+      if (position !== undefined) {
+        copyBytes(position, buffer, at, 0, position.length);
+        at += position.length;
+      }
     }
     if (isReferenced) this.#reference(message.buffer.subarray(message.payloadStart, message.payloadEnd));
     else copyBytes(message.buffer, buffer, at, message.payloadStart, message.payloadEnd);
@@ -226,7 +234,7 @@ export class Outbox {
   /** Hands what was written to the transport, unless that is still busy with what it got before. */
   flush(): void {
     this.#isDirty = false;
-    if (this.#isCongested || this.#isClosed) return;
+    if (this.#isCongested || this.#isClosed || this.#isHeld) return;
     const full = this.#full;
     const buffer = this.#buffer;
     let flushed = this.#length;
@@ -247,6 +255,18 @@ export class Outbox {
     }
     if (full !== undefined) this.#transport.uncork();
     this.#lastFlushBytes = flushed;
+  }
+
+  /** Lets nothing leave until `letGo`: what was written first promises what is not committed yet. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  letGo(): void {
+    this.#isHeld = false;
+    if (this.#isClosed || this.#buffer === undefined || this.#isDirty) return;
+    this.#isDirty = true;
+    this.#onDirty(this);
   }
 
   /** The transport has room again. */
@@ -337,6 +357,25 @@ export class Outbox {
       this.#onRoom();
     }
   }
+}
+
+/** User properties that say where in the log a message stands and when it was published, or undefined for one that is not in it. */
+export function positionProperties(message: Message): Buffer | undefined {
+  if (message.offset === NO_OFFSET) return undefined;
+  return Buffer.concat([
+    userProperty('gomq-offset', `${message.offset}`),
+    userProperty('gomq-timestamp', new Date(message.timestampMs).toISOString()),
+  ]);
+}
+
+function userProperty(name: string, value: string): Buffer {
+  const bytes = Buffer.alloc(1 + 2 + name.length + 2 + value.length);
+  bytes[0] = USER_PROPERTY;
+  let at = bytes.writeUInt16BE(name.length, 1);
+  at += bytes.write(name, at, 'latin1');
+  at = bytes.writeUInt16BE(value.length, at);
+  bytes.write(value, at, 'latin1');
+  return bytes;
 }
 
 /** The largest packet MQTT knows: five bytes of header and 256 MiB less one. */

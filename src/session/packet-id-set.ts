@@ -16,6 +16,12 @@ export class PacketIdSet {
     return word < this.#words.length && (this.#words[word]! & (1 << (packetId & 31))) !== 0;
   }
 
+  /** In ascending order. */
+  *values(): Generator<number> {
+    for (let packetId = 1; packetId < this.#words.length * 32; packetId++)
+      if (this.has(packetId)) yield packetId;
+  }
+
   /** True when it was not there. */
   add(packetId: number): boolean {
     const word = packetId >>> 5;

@@ -8,11 +8,13 @@ import { type Log, type LogReader, ReadResult } from '../log/log.js';
 import { lowerQos, PacketType, type QoS } from '../packet/types.js';
 import type { Router } from '../router/router.js';
 import { hasWildcard } from '../router/topic-name.js';
+import { Topic } from '../router/topic-table.js';
 import { SCAN_BUDGET_SPENT, SCAN_DONE, type TopicTree } from '../router/topic-tree.js';
 import type { Delivery } from './delivery.js';
-import { Phase } from './inflight.js';
+import { type Origin, Phase } from './inflight.js';
 import { type Interest, interestOf, type Reading } from './interest.js';
-import { Message, RetainedMessage, type RetainedSource } from './message.js';
+import { isPublish, Message, RetainedMessage, type RetainedSource } from './message.js';
+import { positionProperties } from './outbox.js';
 import type { RetainedScan, Session } from './session.js';
 import { SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
@@ -33,6 +35,10 @@ export interface PumpOptions {
   retainedInflightBytesMax: number;
   /** Something waits for `runPumps`. */
   onPumpQueued: () => void;
+  /** A replay has caught up: from `offset` on the subscription is served like any other. */
+  onCaughtUp: (subscription: Subscription, offset: number) => void;
+  /** Runs `work` once everything before `offset` is committed. */
+  whenCommitted: (offset: number, work: () => void) => void;
   /** Whether a newer message than a topic's retained one was delivered already, although it is not committed yet (QoS 0). */
   isSuperseded: (topicName: string) => boolean;
   /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
@@ -49,6 +55,8 @@ export class Pump {
   readonly #clock: Clock;
   readonly #retainedInflightBytesMax: number;
   readonly #onPumpQueued: () => void;
+  readonly #whenCommitted: PumpOptions['whenCommitted'];
+  readonly #onCaughtUp: PumpOptions['onCaughtUp'];
   readonly #isSuperseded: PumpOptions['isSuperseded'];
   readonly #mayRead: PumpOptions['mayRead'];
   readonly #mayHavePublished: PumpOptions['mayHavePublished'];
@@ -65,6 +73,8 @@ export class Pump {
     this.#clock = options.clock;
     this.#retainedInflightBytesMax = options.retainedInflightBytesMax;
     this.#onPumpQueued = options.onPumpQueued;
+    this.#whenCommitted = options.whenCommitted;
+    this.#onCaughtUp = options.onCaughtUp;
     this.#isSuperseded = options.isSuperseded;
     this.#mayRead = options.mayRead;
     this.#mayHavePublished = options.mayHavePublished;
@@ -80,7 +90,7 @@ export class Pump {
   /** A slot of the window has become free, or the outbox has. What waits for it is looked at once a turn. */
   onRoom(session: Session): void {
     if (session.isRoomQueued) return;
-    if (session.isLive && session.scans === undefined && session.groups === undefined) return;
+    if (!isWaiting(session) && session.groups === undefined) return;
     session.isRoomQueued = true;
     this.#roomy.push(session);
     this.#onPumpQueued();
@@ -92,7 +102,7 @@ export class Pump {
     this.#roomy = [];
     for (const session of roomy) {
       session.isRoomQueued = false;
-      if (!session.isLive || session.scans !== undefined) this.queuePump(session);
+      if (isWaiting(session)) this.queuePump(session);
       if (session.groups === undefined) continue;
       for (const group of session.groups)
         if (!group.isLive || group.returned.length > 0) this.queuePump(group);
@@ -107,10 +117,12 @@ export class Pump {
     if (session.hasInflight) {
       session.inflight.markAllUnsent();
       session.resend = session.inflight.idsInOrder();
+      // What is in the log about them may still be on its way to the disk; nothing is sent that it could contradict.
+      session.resendFrom = session.isRecorded ? this.#log.endOffset : 0;
     }
     if (session.cursor >= this.#log.highWatermark && session.resend === undefined) session.isLive = true;
     else this.queuePump(session);
-    if (session.scans !== undefined) this.queuePump(session);
+    if (session.scans !== undefined || session.replays !== undefined) this.queuePump(session);
     if (session.groups === undefined) return;
     for (const group of session.groups) this.#onOnline(session, group);
   }
@@ -134,6 +146,7 @@ export class Pump {
     if (session.isLive) session.fallBehind(this.#log.highWatermark);
     session.outbox = undefined;
     session.resend = undefined;
+    session.claims = undefined;
     session.outstanding = 0;
     this.#closeReader(session);
     session.interest = undefined;
@@ -166,6 +179,7 @@ export class Pump {
       const slot = inflight.slotOf(id);
       if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
       group.returned.push(inflight.offsetAt(slot));
+      group.touch();
       session.release(slot);
     }
     if (group.returned.length > 0) this.queuePump(group);
@@ -180,7 +194,10 @@ export class Pump {
     // Given up since; what follows it under the same text has its own say.
     if (session.subscriptions.get(subscription.text) !== subscription) return;
     const levels = subscription.filter.split('/');
-    if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) return;
+    if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) {
+      this.#noteScanDone(session, subscription.text);
+      return;
+    }
     // A new scan replaces the one before it: there is at most one for each subscription.
     session.scans ??= new Map();
     session.scans.set(subscription.text, {
@@ -226,8 +243,10 @@ export class Pump {
     const isResent = this.#pumpResend(session);
     if (isResent === 'pending') return;
     if (isResent === 'done') {
+      if (this.#sendClaims(session) === 'pending') return;
       this.#pumpRetained(session);
       if (!session.isLive && this.#pumpCursor(session) === 'pending') return;
+      if (session.replays !== undefined && this.#pumpReplays(session) === 'pending') return;
     }
     this.#closeReader(session);
   }
@@ -236,6 +255,10 @@ export class Pump {
   #pumpResend(session: Session): Progress {
     const ids = session.resend;
     if (ids === undefined) return 'done';
+    if (this.#log.highWatermark < session.resendFrom) {
+      this.#whenCommitted(session.resendFrom, () => this.queuePump(session));
+      return 'blocked';
+    }
     const { inflight } = session;
     let progress: Progress = 'done';
     let sent = 0;
@@ -253,6 +276,44 @@ export class Pump {
     return progress;
   }
 
+  /** Sends what has its packet id, up to the first of which that is not committed yet. */
+  #sendClaims(session: Session): Progress {
+    const ids = session.claims;
+    if (ids === undefined) return 'done';
+    const { inflight } = session;
+    let progress: Progress = 'done';
+    let sent = 0;
+    for (const id of ids) {
+      const slot = inflight.slotOf(id);
+      // Acknowledged before it was sent, by a client that knows the packet id from before.
+      if (slot !== -1 && !inflight.wasSentAt(slot)) {
+        const phase = inflight.phaseAt(slot);
+        const isReady = phase === Phase.Puback || inflight.readyAt(slot) <= this.#log.highWatermark;
+        if (!isReady || !session.outbox!.hasRoom) progress = 'blocked';
+        else if (!this.#sendClaim(session, id, slot, phase)) progress = 'pending';
+        if (progress !== 'done') break;
+      }
+      sent++;
+    }
+    if (progress === 'done') session.claims = undefined;
+    else if (sent > 0) session.claims = ids.slice(sent);
+    return progress;
+  }
+
+  /** False when the record has to be waited for. */
+  #sendClaim(session: Session, id: number, slot: number, phase: Phase): boolean {
+    const { inflight } = session;
+    const loaded = this.#loadInflight(session, slot);
+    if (loaded === 'pending') return false;
+    if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, false)) {
+      session.release(slot);
+      return true;
+    }
+    this.#delivery.counters.delivered++;
+    inflight.markSentAt(slot);
+    return true;
+  }
+
   /** False when the record has to be waited for. */
   #resendOne(session: Session, id: number, slot: number): boolean {
     const { inflight } = session;
@@ -262,7 +323,8 @@ export class Pump {
     } else {
       const loaded = this.#loadInflight(session, slot);
       if (loaded === 'pending') return false;
-      if (loaded === 'gone' || !this.#publishAgain(session, id, slot, phase)) {
+      const isDuplicate = inflight.mayBeKnownAt(slot);
+      if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, isDuplicate)) {
         session.release(slot);
         return true;
       }
@@ -292,35 +354,50 @@ export class Pump {
     return 'loaded';
   }
 
-  /** Sends the loaded message once more. False when it must not or cannot be. */
-  #publishAgain(session: Session, id: number, slot: number, phase: Phase): boolean {
+  /** Sends the loaded message with the packet id it has. False when it must not or cannot be. */
+  #publishInflight(session: Session, id: number, slot: number, phase: Phase, isDuplicate: boolean): boolean {
     const message = this.#message;
     // Rights may have been taken away since it was first sent (CVE-2021-34434).
     if (this.#mayRead?.(session, message.topic.name) === false) return false;
     const origin = session.inflight.originAt(slot);
     const entry = this.#entryFor(session, origin);
+    const position = entry?.isReplay === true ? positionProperties(message) : undefined;
     const isRetained =
       origin instanceof RetainedMessage || (message.isRetained && entry?.retainAsPublished === true);
     const qos = phase === Phase.Puback ? 1 : 2;
     const now = this.#clock.wallMs();
     // [MQTT-3.3.1-1] A message that is sent again has DUP set.
-    const isSent = session.outbox!.publish(message, qos, id, isRetained, true, entry?.subscriptionIds, now);
+    const isSent = session.outbox!.publish(
+      message,
+      qos,
+      id,
+      isRetained,
+      isDuplicate,
+      entry?.subscriptionIds,
+      now,
+      position,
+    );
     if (!isSent) this.#delivery.counters.droppedTooLarge++;
     return isSent;
   }
 
-  /** The subscriptions that a message is sent again for; they may be gone. */
+  /** The subscriptions that a message in flight is sent for: those it was given for, as far as they are there yet. */
   #entryFor(
     session: Session,
-    origin: unknown,
-  ): Pick<RouteEntry, 'retainAsPublished' | 'subscriptionIds'> | undefined {
-    if (!(origin instanceof SharedGroup)) return this.#router.route(this.#message.topic).entryOf(session);
-    const member = origin.members.find((one) => one.session === session);
-    if (member === undefined) return undefined;
-    return {
-      retainAsPublished: member.retainAsPublished,
-      subscriptionIds: member.id > 0 ? [member.id] : undefined,
-    };
+    origin: Origin | undefined,
+  ): Pick<RouteEntry, 'retainAsPublished' | 'subscriptionIds' | 'isReplay'> | undefined {
+    if (origin === undefined || origin instanceof RetainedMessage) {
+      const message = this.#message;
+      const entry = this.#router.route(message.topic).entryOf(session);
+      // A retained message is older than the subscription it is sent for.
+      if (entry === undefined || origin instanceof RetainedMessage) return entry;
+      return narrowEntry(entry, message.offset, message.publisher);
+    }
+    const subscription =
+      origin instanceof SharedGroup ? origin.members.find((one) => one.session === session) : origin;
+    if (subscription === undefined) return undefined;
+    const { retainAsPublished, id, isReplay } = subscription;
+    return { retainAsPublished, subscriptionIds: id > 0 ? [id] : undefined, isReplay };
   }
 
   #pumpRetained(session: Session): void {
@@ -334,11 +411,22 @@ export class Pump {
       if (step === 'blocked') return;
       if (step === 'done') {
         this.stopRetained(session, scan.text);
+        this.#noteScanDone(session, scan.text);
       } else if (step === 'budget' || --budget <= 0) {
         this.queuePump(session);
         return;
       }
     }
+  }
+
+  /** Has it recorded that a subscription is owed no more retained messages. */
+  #noteScanDone(session: Session, text: string): void {
+    const subscription = session.subscriptions.get(text);
+    if (subscription === undefined || !subscription.isRetainedOwed) return;
+    subscription.isRetainedOwed = false;
+    session.scansDone ??= [];
+    session.scansDone.push(text);
+    session.touch();
   }
 
   #stepRetained(session: Session, scan: RetainedScan): 'sent' | 'done' | 'blocked' | 'budget' {
@@ -360,6 +448,7 @@ export class Pump {
     if (retained.record.offset >= (retained.qos === 0 ? scan.beforeQos0 : scan.before)) return 'sent';
     if (this.#isSuperseded(retained.topic.name)) return 'sent';
     const qos = lowerQos(retained.qos, subscription.qos);
+    if (qos === 2 && session.retainedGiven?.has(retained.record.offset)) return 'sent';
     if (!this.#hasRoomFor(session, qos, retained)) {
       scan.waiting = retained;
       return 'blocked';
@@ -417,8 +506,10 @@ export class Pump {
       const { offset } = reader.record;
       reading.cursor = Math.min(offset, before);
       if (offset >= before) break;
-      this.#load(reader);
-      if (this.#isFor(reading)) break;
+      if (isPublish(reader.record)) {
+        this.#load(reader);
+        if (this.#isFor(reading)) break;
+      }
       reading.cursor = offset + 1;
     }
     return Math.max(0, left);
@@ -462,6 +553,7 @@ export class Pump {
 
   /** Loads the record that was read, unless its topic is not wanted: then it is left alone, so that it is not interned either. */
   #isInteresting(reader: LogReader, interest: Interest): boolean {
+    if (!isPublish(reader.record)) return false;
     const message = this.#message;
     message.readRecord(reader.record);
     const { buffer, topicStart, topicEnd } = message;
@@ -486,9 +578,78 @@ export class Pump {
     if (narrowed !== undefined && narrowed.qos > 0) {
       const qos = lowerQos(message.qos, narrowed.qos);
       const isRetained = message.isRetained && narrowed.retainAsPublished;
-      this.#delivery.send(session, message, qos, isRetained, narrowed.subscriptionIds, undefined);
+      this.#delivery.send(
+        session,
+        message,
+        qos,
+        isRetained,
+        narrowed.subscriptionIds,
+        undefined,
+        narrowed.isReplay,
+      );
     }
     return entry.subscriptions.length >> 4;
+  }
+
+  /** Has subscriptions to history read on, one after the other. */
+  #pumpReplays(session: Session): Progress {
+    for (const [subscription, interest] of session.replays ?? []) {
+      const progress = this.#pumpReplay(session, subscription, interest);
+      if (progress !== 'done') return progress;
+    }
+    return 'done';
+  }
+
+  /** Reads history up to where its session is, which takes over from there. */
+  #pumpReplay(session: Session, subscription: Subscription, interest: Interest): Progress {
+    const reader = this.#readerOf(session);
+    reader.seek(subscription.replayCursor);
+    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+      this.#noticeReplay(session, subscription);
+      const end = session.isLive ? this.#log.highWatermark : session.cursor;
+      if (subscription.replayCursor >= end) {
+        this.#onCaughtUp(subscription, subscription.replayCursor);
+        session.touch();
+        return 'done';
+      }
+      if (!session.canTake) return 'blocked';
+      const result = reader.next(interest);
+      if (result === ReadResult.Pending) return 'pending';
+      subscription.replayCursor = Math.min(reader.position, end);
+      session.touch();
+      if (result === ReadResult.Later) break;
+      if (result === ReadResult.End || reader.record.offset >= end) continue;
+      if (this.#isInteresting(reader, interest)) this.#sendHistory(session, subscription, interest);
+    }
+    this.queuePump(session);
+    return 'blocked';
+  }
+
+  /** Sends the loaded record to a session that can take it, because of a subscription to history. */
+  #sendHistory(session: Session, subscription: Subscription, interest: Interest): void {
+    const message = this.#message;
+    // One that is in the table of topics was not asked about.
+    if (!interest(message.topic.name) || this.#mayRead?.(session, message.topic.name) === false) return;
+    if (subscription.noLocal && message.publisher === session.number) return;
+    const ids = subscription.id > 0 ? [subscription.id] : undefined;
+    const isRetained = message.isRetained && subscription.retainAsPublished;
+    const qos = lowerQos(message.qos, subscription.qos);
+    if (qos === 0) this.#delivery.sendQos0(session, message, isRetained, ids, true);
+    else this.#delivery.send(session, message, qos, isRetained, ids, subscription, true);
+  }
+
+  /** Tells a client that asked for it that it has all of the history there was when it subscribed. */
+  #noticeReplay(session: Session, subscription: Subscription): void {
+    if (subscription.replayNoticeAt < 0 || subscription.replayCursor < subscription.replayNoticeAt) return;
+    // What was claimed goes first.
+    if (session.claims !== undefined) {
+      this.queuePump(session);
+      return;
+    }
+    subscription.replayNoticeAt = -1;
+    const message = new Message();
+    message.topic = new Topic(subscription.text, Buffer.from(subscription.text), 0);
+    this.#delivery.sendQos0(session, message, false, subscription.id > 0 ? [subscription.id] : undefined);
   }
 
   #pumpGroup(group: SharedGroup): void {
@@ -521,6 +682,7 @@ export class Pump {
       }
       given++;
     }
+    if (given > 0) group.touch();
     group.returned = group.returned.slice(given);
     return progress;
   }
@@ -534,8 +696,14 @@ export class Pump {
       const result = reader.next(interest);
       if (result === ReadResult.Pending) return 'pending';
       if (result === ReadResult.Record) {
-        const isForGroup = this.#isInteresting(reader, interest) && this.#isFor(group);
-        if (isForGroup && !this.#delivery.offerToGroup(group, message)) return 'blocked';
+        const isForGroup =
+          !group.taken.has(reader.record.offset) &&
+          this.#isInteresting(reader, interest) &&
+          this.#isFor(group);
+        if (isForGroup) {
+          if (!this.#delivery.offerToGroup(group, message)) return 'blocked';
+          group.touch();
+        }
       }
       group.cursor = reader.position;
       if (result === ReadResult.Later) break;
@@ -576,4 +744,14 @@ export class Pump {
     reading.reader?.close();
     reading.reader = undefined;
   }
+}
+
+/** Room is what it waits for. */
+function isWaiting(session: Session): boolean {
+  return (
+    !session.isLive ||
+    session.scans !== undefined ||
+    session.claims !== undefined ||
+    session.replays !== undefined
+  );
 }

@@ -1,12 +1,13 @@
 // A session is a cursor: its subscriptions, the offset up to which it has been served, and the few messages in flight. Nothing is queued in it.
 import type { LogReader } from '../log/log.js';
+import type { WillPacket } from '../packet/connect.js';
 import type { TopicTreeScan } from '../router/topic-tree.js';
 import { Inflight } from './inflight.js';
 import type { Interest } from './interest.js';
-import { RetainedMessage } from './message.js';
+import { encodeSource, RetainedMessage } from './message.js';
 import type { Outbox } from './outbox.js';
 import { PacketIdSet } from './packet-id-set.js';
-import type { SharedGroup } from './shared-group.js';
+import { SharedGroup } from './shared-group.js';
 import type { Subscription } from './subscription.js';
 
 /** Retained messages that a new subscription is still to be sent. */
@@ -25,13 +26,21 @@ export interface RetainedScan {
 /** A session that never ends by itself. */
 export const NEVER_EXPIRES = 0xffff_ffff;
 
+/** What has to be recorded soon. */
+export interface Recorder {
+  /** Sessions and groups whose progress has changed since it was recorded. */
+  touched: (Session | SharedGroup)[];
+}
+
 export class Session {
   /** Names the session in records; never given twice. */
   readonly number: number;
   readonly clientId: string;
   /** Of the last connection: for the right to read. */
-  userName: string | undefined = undefined;
+  #userName: string | undefined = undefined;
   readonly subscriptions = new Map<string, Subscription>();
+  /** Filters that are granted and whose subscriptions are not made yet. */
+  subscriptionsUncommitted = 0;
   /** Shared groups it is a member of. */
   groups: Set<SharedGroup> | undefined = undefined;
 
@@ -49,8 +58,14 @@ export class Session {
   /** While a read is pending. */
   reader: LogReader | undefined = undefined;
   isPumpQueued = false;
+  /** Subscriptions to history that have not caught up with the session yet, each with what it wants of the log. */
+  replays: Map<Subscription, Interest> | undefined = undefined;
   /** Packet ids to send again, in order, after a reconnect. */
   resend: number[] | undefined = undefined;
+  /** They may be sent again once the high watermark is at least this: what they depend on was appended before. */
+  resendFrom = 0;
+  /** Packet ids that are given and not sent yet, in order: a QoS 2 message leaves once its packet id is committed, and nothing overtakes it. */
+  claims: number[] | undefined = undefined;
   /** By the text of the subscription; the first one goes first. */
   scans: Map<string, RetainedScan> | undefined = undefined;
   /** What it wants of the log; undefined once its subscriptions change. */
@@ -59,6 +74,31 @@ export class Session {
   retainedInflightBytes = 0;
   /** It has room again, and what waits for that is not looked at yet. */
   isRoomQueued = false;
+
+  /** What is recorded about it changes: who to tell. Undefined for a session that the log knows nothing of. */
+  recorder: Recorder | undefined = undefined;
+  /** Its progress has changed since it was recorded. */
+  isTouched = false;
+  /** Some of its claims are in no record yet. */
+  hasNewClaims = false;
+  /** Subscriptions whose retained messages are all on their way, and of which that is not recorded yet. */
+  scansDone: string[] | undefined = undefined;
+  /**
+   * Retained messages that were given out at QoS 2 before a restart, while more of them were owed: the scan begins anew, and they are not
+   * sent twice.
+   */
+  retainedGiven: Set<number> | undefined = undefined;
+  /** Messages below this offset may have been sent by a process before this one, although no record says so. */
+  duplicateBefore = 0;
+
+  /** By the records it has a connection; after a restart that may be one of the process before. */
+  isOpen = false;
+  /** When that ended, milliseconds since the Unix epoch. */
+  closedAtMs = 0;
+  /** Fires when the connection ends without a goodbye; after that, when its delay is over. */
+  will: WillPacket | undefined = undefined;
+  /** `encodeSource` of it, for retained messages; made when it is first asked for. */
+  #source: Buffer | undefined = undefined;
 
   /** Seconds that it outlives its connection, or NEVER_EXPIRES. */
   expirySeconds = 0;
@@ -71,6 +111,32 @@ export class Session {
   constructor(number: number, clientId: string) {
     this.number = number;
     this.clientId = clientId;
+  }
+
+  get userName(): string | undefined {
+    return this.#userName;
+  }
+
+  set userName(userName: string | undefined) {
+    this.#userName = userName;
+    this.#source = undefined;
+  }
+
+  get source(): Buffer {
+    this.#source ??= encodeSource(this);
+    return this.#source;
+  }
+
+  /** The log knows it: it outlives its connection, or has a will. */
+  get isRecorded(): boolean {
+    return this.recorder !== undefined;
+  }
+
+  /** Has the progress recorded soon. */
+  touch(): void {
+    if (this.isTouched || this.recorder === undefined) return;
+    this.isTouched = true;
+    this.recorder.touched.push(this);
   }
 
   /** Messages to the client. Made when the first comes. */
@@ -107,8 +173,10 @@ export class Session {
   release(slot: number): void {
     const origin = this.inflight.originAt(slot);
     if (origin instanceof RetainedMessage) this.retainedInflightBytes -= origin.bytes;
-    if (this.inflight.wasSentAt(slot)) this.outstanding--;
+    else if (origin instanceof SharedGroup) origin.touch();
+    if (this.inflight.isCountedAt(slot)) this.outstanding--;
     this.inflight.removeAt(slot);
+    this.touch();
   }
 
   /** Stops being served at commit: `offset` is the first record it has not seen. */
@@ -119,7 +187,10 @@ export class Session {
 
   /** The lowest offset it may still have to read. */
   neededFrom(): number {
-    const inflight = this.hasInflight ? this.inflight.lowestOffset() : Number.POSITIVE_INFINITY;
-    return this.isLive ? inflight : Math.min(inflight, this.cursor);
+    let lowest = this.hasInflight ? this.inflight.lowestOffset() : Number.POSITIVE_INFINITY;
+    if (!this.isLive) lowest = Math.min(lowest, this.cursor);
+    if (this.replays !== undefined)
+      for (const { replayCursor } of this.replays.keys()) lowest = Math.min(lowest, replayCursor);
+    return lowest;
   }
 }

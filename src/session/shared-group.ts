@@ -1,13 +1,14 @@
 // A shared subscription group (section 4.8.2 of 5.0): one cursor for all its members, each message to one of them.
 import type { LogReader } from '../log/log.js';
 import type { Interest } from './interest.js';
+import type { Recorder } from './session.js';
 import type { Subscription } from './subscription.js';
 
 export class SharedGroup {
   readonly name: string;
   readonly filter: string;
   /** The offset at which the group came to be. */
-  readonly since: number;
+  since: number;
   readonly members: Subscription[] = [];
   /** True while it takes messages at commit; false while it reads from its cursor. */
   isLive = true;
@@ -22,12 +23,27 @@ export class SharedGroup {
    * that went.
    */
   returned: number[] = [];
+  /**
+   * Offsets from the cursor on that a member was given at QoS 2 before a restart: the exchange is that member's. Empty but while the
+   * cursor has not passed them.
+   */
+  taken = new Set<number>();
+  /** Who is told that the progress has changed; undefined for a group of which no member is recorded. */
+  recorder: Recorder | undefined = undefined;
+  isTouched = false;
   #next = 0;
 
   constructor(name: string, filter: string, since: number) {
     this.name = name;
     this.filter = filter;
     this.since = since;
+  }
+
+  /** Has the progress recorded soon. */
+  touch(): void {
+    if (this.isTouched || this.recorder === undefined) return;
+    this.isTouched = true;
+    this.recorder.touched.push(this);
   }
 
   /** The member whose turn it is among those that `accepts`, or undefined when there is none. */

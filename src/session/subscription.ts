@@ -20,13 +20,24 @@ export interface Subscription extends SubscriptionOptions {
   readonly filter: string;
   /** Subscription Identifier, 0 for none. */
   id: number;
-  /** The offset it took effect at: earlier records are not for it. */
-  readonly since: number;
+  /** The offset it took effect at: earlier records are not for it. Of one that replays history, where that has come to. */
+  since: number;
+  /**
+   * Of a subscription to history that has not caught up yet: the next offset it looks at. Meanwhile it is not in the router. -1 for any
+   * other.
+   */
+  replayCursor: number;
+  /** Its client is to be told when the replay has come to this offset; -1 when not, or when it was. */
+  replayNoticeAt: number;
+  /** It was made to replay history: what it is sent says where in the log it stands. */
+  readonly isReplay: boolean;
   /**
    * The subscription that this one replaced, as far as its QoS counts: for records before offset `before`. They are not lost because of
    * the replacement [MQTT-3.8.4-4], nor sent twice.
    */
   earlier: { readonly qos: QoS; readonly before: number } | undefined;
+  /** Retained messages are still on their way to it: after a restart they are sent anew. */
+  isRetainedOwed: boolean;
   /** The group of a shared subscription: then the group is in the router, not the subscription. */
   readonly group: SharedGroup | undefined;
 }
@@ -40,6 +51,8 @@ export interface RouteEntry {
   readonly retainAsPublished: boolean;
   /** Identifiers of all matching subscriptions that have one [MQTT-3.3.4-3], [MQTT-3.3.4-4]. */
   readonly subscriptionIds: readonly number[] | undefined;
+  /** At least one of them replays history: messages say where in the log they stand. */
+  readonly isReplay: boolean;
   /** At least one of them has No Local. */
   readonly hasNoLocal: boolean;
   /** From this offset on all of them are in effect as they are now. */
@@ -111,6 +124,7 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
   let qos: QoS = 0;
   let retainAsPublished = false;
   let hasNoLocal = false;
+  let isReplay = false;
   let since = 0;
   let subscriptionIds: Set<number> | undefined;
   for (const subscription of subscriptions) {
@@ -119,6 +133,7 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
     isReadFromLog ||= subscription.qos > 0 || (subscription.earlier?.qos ?? 0) > 0;
     retainAsPublished ||= subscription.retainAsPublished;
     hasNoLocal ||= subscription.noLocal;
+    isReplay ||= subscription.isReplay;
     since = Math.max(since, subscription.since, subscription.earlier?.before ?? 0);
     if (subscription.id > 0) {
       subscriptionIds ??= new Set();
@@ -131,6 +146,7 @@ function makeEntry(session: Session, subscriptions: readonly Subscription[], off
     qos,
     retainAsPublished,
     subscriptionIds: subscriptionIds === undefined ? undefined : [...subscriptionIds],
+    isReplay,
     hasNoLocal,
     since,
     withoutOwn: 'unknown',

@@ -3,8 +3,10 @@
 
 import type { QoS } from '../packet/types.js';
 import { Router } from '../router/router.js';
+import type { ParsedFilter } from '../router/topic-name.js';
 import { TopicTree } from '../router/topic-tree.js';
-import type { Message, RetainedSource } from '../session/message.js';
+import { interestInFilter } from '../session/interest.js';
+import type { Message } from '../session/message.js';
 import { RetainedMessage } from '../session/message.js';
 import { Session } from '../session/session.js';
 import { SharedGroup } from '../session/shared-group.js';
@@ -14,6 +16,10 @@ import {
   type Subscription,
   type SubscriptionOptions,
 } from '../session/subscription.js';
+
+/** Session numbers from here on are of sessions that are not in the log. */
+export const VOLATILE_NUMBERS = 0x8000_0000;
+const UINT32_MAX = 0xffff_ffff;
 
 export interface StateOptions {
   internedTopics: number;
@@ -33,7 +39,10 @@ export class State {
   readonly #groups = new Map<string, SharedGroup>();
   /** Filters whose subscriptions have changed and whose routes have not. */
   readonly #changed = new Set<string>();
+  /** Of sessions in the log: never given twice. */
   #lastSessionNumber = 0;
+  /** Of sessions that the log does not know: they end with the process. */
+  #lastVolatileNumber = VOLATILE_NUMBERS - 1;
 
   constructor(options: StateOptions) {
     const { mayRead } = options;
@@ -60,9 +69,27 @@ export class State {
     return this.#byNumber.get(number);
   }
 
-  /** A new session, with its cursor at `offset`. There must be none with this client id. */
-  createSession(clientId: string, offset: number): Session {
-    const session = new Session(++this.#lastSessionNumber, clientId);
+  get lastSessionNumber(): number {
+    return this.#lastSessionNumber;
+  }
+
+  /** Numbers up to this one were given before. */
+  skipSessionNumbers(last: number): void {
+    this.#lastSessionNumber = Math.max(this.#lastSessionNumber, last);
+  }
+
+  nextSessionNumber(isRecorded: boolean): number {
+    if (isRecorded) return this.#lastSessionNumber + 1;
+    // Starts over after two thousand million: nobody of them is left by then, and none is in the log.
+    this.#lastVolatileNumber =
+      this.#lastVolatileNumber === UINT32_MAX ? VOLATILE_NUMBERS : this.#lastVolatileNumber + 1;
+    return this.#lastVolatileNumber;
+  }
+
+  /** A new session with a number from `nextSessionNumber`, and its cursor at `offset`. There must be none with this client id. */
+  createSession(number: number, clientId: string, offset: number): Session {
+    const session = new Session(number, clientId);
+    if (number < VOLATILE_NUMBERS) this.skipSessionNumbers(number);
     session.cursor = offset;
     this.#sessions.set(clientId, session);
     this.#byNumber.set(session.number, session);
@@ -75,6 +102,14 @@ export class State {
     this.settleRoutes();
     this.#sessions.delete(session.clientId);
     this.#byNumber.delete(session.number);
+  }
+
+  groups(): IterableIterator<SharedGroup> {
+    return this.#groups.values();
+  }
+
+  group(name: string, filter: string): SharedGroup | undefined {
+    return this.#groups.get(groupKey(name, filter));
   }
 
   /** Everybody with a cursor. */
@@ -92,19 +127,23 @@ export class State {
   subscribe(
     session: Session,
     text: string,
-    parsed: { group: string | undefined; filter: string },
+    parsed: ParsedFilter,
     options: SubscriptionOptions,
     id: number,
     offset: number,
+    replayFrom = -1,
   ): { subscription: Subscription; isNew: boolean } {
     session.interest = undefined;
     const { filter } = parsed;
     this.#changed.add(filter);
     const before = session.subscriptions.get(text);
-    if (before !== undefined) {
+    if (before?.isReplay === true) {
+      // Asking for history again begins again.
+      this.#remove(before, () => undefined);
+    } else if (before !== undefined) {
       before.earlier = earlierOf(before, offset);
-      Object.assign(before, options);
-      before.id = id;
+      const { qos, noLocal, retainAsPublished, retainHandling } = options;
+      Object.assign(before, { qos, noLocal, retainAsPublished, retainHandling, id });
       return { subscription: before, isNew: false };
     }
     const group = parsed.group === undefined ? undefined : this.#groupOf(parsed.group, filter, offset);
@@ -112,13 +151,25 @@ export class State {
       session,
       text,
       filter,
-      ...options,
+      qos: options.qos,
+      noLocal: options.noLocal,
+      retainAsPublished: options.retainAsPublished,
+      retainHandling: options.retainHandling,
       id,
       since: offset,
+      replayCursor: replayFrom,
+      isReplay: replayFrom >= 0,
+      replayNoticeAt: -1,
       earlier: undefined,
+      isRetainedOwed: false,
       group,
     };
     session.subscriptions.set(text, subscription);
+    if (replayFrom >= 0) {
+      session.replays ??= new Map();
+      session.replays.set(subscription, interestInFilter(filter));
+      return { subscription, isNew: true };
+    }
     if (group === undefined) {
       this.router.subscribe(filter, subscription);
     } else {
@@ -127,6 +178,18 @@ export class State {
       session.groups.add(group);
     }
     return { subscription, isNew: true };
+  }
+
+  /** History is behind it: from `offset` on the subscription is served like any other. Routes follow at once. */
+  mergeReplay(subscription: Subscription, offset: number): void {
+    const { session } = subscription;
+    subscription.replayCursor = -1;
+    subscription.since = offset;
+    session.interest = undefined;
+    forgetReplay(session, subscription);
+    this.router.subscribe(subscription.filter, subscription);
+    this.#changed.add(subscription.filter);
+    this.settleRoutes();
   }
 
   /** Drops the cached routes that the changes since the last call have made untrue. Called before anything is delivered. */
@@ -153,6 +216,10 @@ export class State {
     session.interest = undefined;
     this.#changed.add(subscription.filter);
     session.subscriptions.delete(subscription.text);
+    if (subscription.replayCursor >= 0) {
+      forgetReplay(session, subscription);
+      return;
+    }
     if (group === undefined) {
       this.router.unsubscribe(subscription.filter, subscription);
       return;
@@ -184,13 +251,13 @@ export class State {
   // ---- retained messages ------------------------------------------------------------------------------------------------------------
 
   /** Keeps a committed message as its topic's retained one, or removes that when the payload is empty [MQTT-3.3.1-6] v5. */
-  applyRetained(message: Message, source: RetainedSource | undefined): void {
+  applyRetained(message: Message): void {
     const levels = message.topic.levels;
     if (message.payloadBytes === 0) {
       this.removeRetained(levels);
       return;
     }
-    const retained = new RetainedMessage(message, source);
+    const retained = new RetainedMessage(message);
     const before = this.retained.set(levels, retained);
     this.retainedBytes += retained.bytes - (before?.bytes ?? 0);
     if (before !== undefined) this.#expiring.delete(before);
@@ -226,6 +293,11 @@ export class State {
 function earlierOf(replaced: Subscription, offset: number): NonNullable<Subscription['earlier']> {
   const qos = Math.max(replaced.qos, replaced.earlier?.qos ?? 0);
   return { qos: qos as QoS, before: offset };
+}
+
+function forgetReplay(session: Session, subscription: Subscription): void {
+  session.replays?.delete(subscription);
+  if (session.replays?.size === 0) session.replays = undefined;
 }
 
 /** A share name has no slash, so the key is unambiguous. */

@@ -367,8 +367,21 @@ export interface TestBrokerOptions {
 /** Small enough that tests meet the limits. */
 const MEMORY = { segmentBytes: 8_388_608, retentionBytes: 67_108_864, hardLimitBytes: 1_073_741_824 };
 
+/** The same log, which notes the offsets of publishes: whatever has a topic. */
+function noting(log: Log, publishOffsets: number[]): Log {
+  const append = log.append.bind(log);
+  log.append = (topicName, length, changesState) => {
+    const slice = append(topicName, length, changesState);
+    if (topicName !== '') publishOffsets.push(slice.offset);
+    return slice;
+  };
+  return log;
+}
+
 export class TestBroker {
   readonly broker: Broker;
+  /** Of the publishes among the records, in order. */
+  readonly publishOffsets: number[] = [];
   readonly clock = new FakeClock();
   readonly logger = new LineLogger();
 
@@ -380,7 +393,10 @@ export class TestBroker {
     }
     this.broker = new Broker({
       config,
-      createLog: (retention) => createLog({ ...MEMORY, ...sections.log, clock: this.clock, ...retention }),
+      createLog: (retention) => {
+        const log = createLog({ ...MEMORY, ...sections.log, clock: this.clock, ...retention });
+        return noting(log, this.publishOffsets);
+      },
       logger: this.logger,
       clock: this.clock,
       authenticator: { authenticate: ({ userName }) => ({ accepted: true, userName }), reload() {} },

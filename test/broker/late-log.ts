@@ -139,6 +139,17 @@ export class LateLog implements Log {
     if (this.behaviour.isForgetful) this.#inMemoryFrom = to;
   }
 
+  /** Commits up to so many publishes of those that were flushed, and the other records before, between and behind them. */
+  commitPublishes(publishes: number): void {
+    let to = this.highWatermark;
+    for (let left = publishes; to < this.#flushed; to++) {
+      if (this.topicName(to) === '') continue;
+      if (left === 0) break;
+      left--;
+    }
+    this.commit(to - this.highWatermark);
+  }
+
   /** It knows nothing of time, so everything is as late as may be. */
   async offsetAt(_timestampMs: number): Promise<number> {
     return this.startOffset;

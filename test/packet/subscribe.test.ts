@@ -104,6 +104,7 @@ test('what mqtt-packet encodes for 3.1 and 3.1.1 is decoded', (context) => {
         assert.deepEqual(decodeSubscribe(subscribe, version), {
           packetId,
           subscriptionId: 0,
+          userProperties: [],
           filters: wanted.map((one) => ({
             ...one,
             noLocal: false,
@@ -152,7 +153,12 @@ test('what mqtt-packet encodes for 5.0 is decoded', (context) => {
         },
         5,
       );
-      assert.deepEqual(decodeSubscribe(subscribe, 5), { packetId, subscriptionId: id, filters: wanted });
+      assert.deepEqual(decodeSubscribe(subscribe, 5), {
+        packetId,
+        subscriptionId: id,
+        userProperties: pairs,
+        filters: wanted,
+      });
       const unsubscriptions = wanted.map((one) => one.filter);
       const unsubscribe = encodeByOracle(
         { cmd: 'unsubscribe', messageId: packetId, unsubscriptions, properties },

@@ -23,24 +23,24 @@ function retain(state: State, topic: string, payload: string, offset: number): v
   message.offset = offset;
   message.buffer = Buffer.from(payload);
   message.payloadEnd = message.buffer.length;
-  state.applyRetained(message, undefined);
+  state.applyRetained(message);
 }
 
 test('a session is known by its client id and its number, which is never given again', () => {
   const state = makeState();
-  const first = state.createSession('a', 0);
+  const first = state.createSession(state.nextSessionNumber(true), 'a', 0);
   assert.equal(state.session('a'), first);
   assert.equal(state.sessionByNumber(first.number), first);
   state.endSession(first, nobody);
   assert.equal(state.session('a'), undefined);
   assert.equal(state.sessionByNumber(first.number), undefined);
-  assert.notEqual(state.createSession('a', 0).number, first.number);
+  assert.notEqual(state.createSession(state.nextSessionNumber(true), 'a', 0).number, first.number);
 });
 
 test('a session that ends takes its subscriptions and its place in groups with it', () => {
   const state = makeState();
-  const session = state.createSession('a', 0);
-  const other = state.createSession('b', 0);
+  const session = state.createSession(state.nextSessionNumber(true), 'a', 0);
+  const other = state.createSession(state.nextSessionNumber(true), 'b', 0);
   state.subscribe(session, 'x/#', { group: undefined, filter: 'x/#' }, OPTIONS, 0, 0);
   state.subscribe(session, '$share/g/x', { group: 'g', filter: 'x' }, OPTIONS, 0, 0);
   state.subscribe(other, '$share/g/x', { group: 'g', filter: 'x' }, OPTIONS, 0, 5);
@@ -55,7 +55,7 @@ test('a session that ends takes its subscriptions and its place in groups with i
 
 test('a subscription that is replaced is one, and is not new', () => {
   const state = makeState();
-  const session = state.createSession('a', 0);
+  const session = state.createSession(state.nextSessionNumber(true), 'a', 0);
   const parsed = { group: undefined, filter: 'x' };
   assert.equal(state.subscribe(session, 'x', parsed, OPTIONS, 0, 3).isNew, true);
   assert.equal(state.subscribe(session, 'x', parsed, { ...OPTIONS, qos: 2 }, 9, 8).isNew, false);
@@ -89,10 +89,10 @@ test('what is needed is the lowest of cursors, messages in flight and what group
   const neededFrom = (): number | undefined =>
     new CursorWalk(pump, () => state.readings(), createReader).neededFrom(limit);
   assert.equal(neededFrom(), Number.POSITIVE_INFINITY, 'nobody needs anything');
-  const live = state.createSession('live', 50);
+  const live = state.createSession(state.nextSessionNumber(true), 'live', 50);
   live.isLive = true;
   assert.equal(neededFrom(), Number.POSITIVE_INFINITY);
-  const behind = state.createSession('behind', 40);
+  const behind = state.createSession(state.nextSessionNumber(true), 'behind', 40);
   assert.equal(neededFrom(), 40);
   const id = live.inflight.add(30, Phase.Puback, undefined);
   assert.equal(neededFrom(), 30);
@@ -109,7 +109,7 @@ test('what is needed is the lowest of cursors, messages in flight and what group
 
 test('a walk over many cursors is done in portions and comes to the same', () => {
   const state = makeState();
-  for (let i = 0; i < 20_000; i++) state.createSession(`s${i}`, 500 + i);
+  for (let i = 0; i < 20_000; i++) state.createSession(state.nextSessionNumber(true), `s${i}`, 500 + i);
   const pump = { advance: (_reading: unknown, _before: number, budget: number) => budget } as unknown as Pump;
   const walk = new CursorWalk(pump, () => state.readings(), createReader);
   const answers = [walk.neededFrom(1000), walk.neededFrom(1000), walk.neededFrom(1000)];

@@ -25,7 +25,12 @@ export const SUBSCRIBE_VECTORS: readonly Vector<SubscribePacket>[] = [
     title: '3.1 and its DUP bit',
     version: 3,
     bytes: bytes('8a 06 0001 0001 "a" 02'),
-    packet: { packetId: 1, subscriptionId: 0, filters: [{ filter: 'a', qos: 2, ...PLAIN }] },
+    packet: {
+      packetId: 1,
+      subscriptionId: 0,
+      userProperties: [],
+      filters: [{ filter: 'a', qos: 2, ...PLAIN }],
+    },
   },
   {
     title: '3.1.1, three filters in order',
@@ -34,6 +39,7 @@ export const SUBSCRIBE_VECTORS: readonly Vector<SubscribePacket>[] = [
     packet: {
       packetId: 65_535,
       subscriptionId: 0,
+      userProperties: [],
       filters: [
         { filter: '#', qos: 0, ...PLAIN },
         { filter: 'a/+', qos: 1, ...PLAIN },
@@ -48,6 +54,7 @@ export const SUBSCRIBE_VECTORS: readonly Vector<SubscribePacket>[] = [
     packet: {
       packetId: 16,
       subscriptionId: 0,
+      userProperties: [],
       filters: [
         { filter: 'a', qos: 2, noLocal: true, retainAsPublished: true, retainHandling: 2 },
         { filter: 'b', qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 1 },
@@ -60,13 +67,23 @@ export const SUBSCRIBE_VECTORS: readonly Vector<SubscribePacket>[] = [
     title: '5.0 with the largest subscription identifier and a user property',
     version: 5,
     bytes: bytes('82 13 0001 0c 0b ff ff ff 7f 26 0001 "k" 0001 "v" 0001 "a" 01'),
-    packet: { packetId: 1, subscriptionId: 268_435_455, filters: [{ filter: 'a', qos: 1, ...PLAIN }] },
+    packet: {
+      packetId: 1,
+      subscriptionId: 268_435_455,
+      userProperties: [['k', 'v']],
+      filters: [{ filter: 'a', qos: 1, ...PLAIN }],
+    },
   },
   {
     title: '5.0, a shared subscription',
     version: 5,
     bytes: bytes('82 0f 0001 00 0009 "$share/g/" 01'),
-    packet: { packetId: 1, subscriptionId: 0, filters: [{ filter: '$share/g/', qos: 1, ...PLAIN }] },
+    packet: {
+      packetId: 1,
+      subscriptionId: 0,
+      userProperties: [],
+      filters: [{ filter: '$share/g/', qos: 1, ...PLAIN }],
+    },
   },
 ];
 

@@ -1,0 +1,132 @@
+// Puts what happens to sessions into the log: the records that are not publishes. What a record says has either happened already on this broker, or
+// happens when the record is committed; which of the two stands at each method.
+import type { RecordSlice } from '../log/log.js';
+import { RecordType } from '../session/message.js';
+import type { Recorder, Session } from '../session/session.js';
+import { SharedGroup } from '../session/shared-group.js';
+import { RecordWriter } from '../state/record-codec.js';
+import {
+  type SubscribedFilter,
+  writeGroupProgress,
+  writePacketId,
+  writeProgress,
+  writeSessionClosed,
+  writeSessionEnded,
+  writeSessionOpened,
+  writeSubscribed,
+  writeUnsubscribed,
+} from '../state/records.js';
+import { groupProgressOf, openOffsets, progressOf } from '../state/snapshot.js';
+
+export interface JournalOptions {
+  /** Makes room in the log for a record about no topic. */
+  append: (length: number) => RecordSlice;
+  /** One past the last record that has been committed and delivered. */
+  appliedOffset: () => number;
+}
+
+export class Journal implements Recorder {
+  readonly #append: JournalOptions['append'];
+  readonly #appliedOffset: JournalOptions['appliedOffset'];
+  readonly #writer = new RecordWriter();
+  touched: (Session | SharedGroup)[] = [];
+
+  constructor(options: JournalOptions) {
+    this.#append = options.append;
+    this.#appliedOffset = options.appliedOffset;
+  }
+
+  /** Appends what was written; answers the offset behind it. */
+  #commitTarget(): number {
+    const slice = this.#append(this.#writer.length);
+    this.#writer.copyTo(slice.buffer, slice.start);
+    return slice.offset + 1;
+  }
+
+  /** A connection was given the session; in force already. */
+  opened(session: Session): void {
+    if (!session.isRecorded) return;
+    const { number, clientId, userName, expirySeconds, will } = session;
+    session.isOpen = true;
+    writeSessionOpened(this.#writer, { number, clientId, userName, expirySeconds, will });
+    this.#commitTarget();
+  }
+
+  /** Its connection is over; in force already. */
+  closed(session: Session, closedAtMs: number): void {
+    if (!session.isRecorded) return;
+    session.isOpen = false;
+    session.closedAtMs = closedAtMs;
+    const { number, expirySeconds, will } = session;
+    writeSessionClosed(this.#writer, { number, closedAtMs, expirySeconds, keepsWill: will !== undefined });
+    this.#commitTarget();
+  }
+
+  /** The session is over; in force already. */
+  ended(session: Session): void {
+    if (!session.isRecorded) return;
+    writeSessionEnded(this.#writer, session.number);
+    this.#commitTarget();
+  }
+
+  /** In force at its commit. @returns the offset at which it takes effect, and the one behind it */
+  subscribed(session: Session, subscriptionId: number, filters: SubscribedFilter[]): number {
+    writeSubscribed(this.#writer, { number: session.number, subscriptionId, filters });
+    return this.#commitTarget();
+  }
+
+  /** In force at its commit. @returns the offset behind it */
+  unsubscribed(session: Session, texts: string[]): number {
+    writeUnsubscribed(this.#writer, { number: session.number, texts });
+    return this.#commitTarget();
+  }
+
+  /** The session's client has a message of QoS 2: it is not sent again, in force already. PUBREL waits for the commit. */
+  pubrec(session: Session, packetId: number): void {
+    writePacketId(this.#writer, RecordType.Pubrec, { number: session.number, packetId });
+    this.#commitTarget();
+  }
+
+  /** The session's client lets go of a packet id: in force already. PUBCOMP waits for the commit. */
+  pubrel(session: Session, packetId: number): void {
+    writePacketId(this.#writer, RecordType.Pubrel, { number: session.number, packetId });
+    this.#commitTarget();
+  }
+
+  /** Packet ids that were given since the last record. @returns the offset behind it */
+  claims(session: Session): number {
+    return this.#progress(session, false);
+  }
+
+  /** How far the session has come, where that has changed. */
+  progress(session: Session): void {
+    if (session.isTouched) this.#progress(session, true);
+  }
+
+  #progress(session: Session, isWhole: boolean): number {
+    const cursor = session.isLive ? this.#appliedOffset() : session.cursor;
+    writeProgress(this.#writer, progressOf(session, cursor, isWhole));
+    const target = this.#commitTarget();
+    session.scansDone = undefined;
+    session.inflight.markRecorded(target);
+    if (isWhole) session.isTouched = false;
+    return target;
+  }
+
+  #groupProgress(group: SharedGroup): void {
+    group.isTouched = false;
+    const cursor = group.isLive ? this.#appliedOffset() : group.cursor;
+    writeGroupProgress(this.#writer, groupProgressOf(group, cursor, openOffsets(group)));
+    this.#commitTarget();
+  }
+
+  /** Records how far everybody has come of whom that has changed. */
+  recordTouched(): void {
+    const { touched } = this;
+    if (touched.length === 0) return;
+    this.touched = [];
+    // Members before their groups: what a group has given out at QoS 2 is its member's by then.
+    for (const one of touched) if (!(one instanceof SharedGroup)) this.progress(one);
+    for (const one of touched) if (one instanceof SharedGroup) this.#groupProgress(one);
+  }
+}

@@ -1,0 +1,42 @@
+// The thread that makes one snapshot: from the one before and the sealed segments after it, by the same rules as a restart. The thread that serves
+// clients pays nothing, and the outcome depends on the log alone.
+import { parentPort, workerData } from 'node:worker_threads';
+import { nodeDisk } from '../log/disk.js';
+import { SnapshotWriter } from '../log/snapshot-file.js';
+import { loadZstd } from '../log/zstd.js';
+import { restoreSealed } from './restore.js';
+import { writeSnapshot } from './snapshot.js';
+
+export interface SnapshotOrder {
+  readonly directory: string;
+  /** The snapshot is of the state before this offset, which is the end of a sealed segment. */
+  readonly endOffset: number;
+  readonly isCompressed: boolean;
+}
+
+export interface SnapshotDone {
+  readonly endOffset: number;
+  readonly bytes: number;
+  /** Older snapshots that could not be read. */
+  readonly warnings: readonly string[];
+}
+
+const { directory, endOffset, isCompressed } = workerData as SnapshotOrder;
+const zstd = await loadZstd();
+const warnings: string[] = [];
+const { state, timestampMs } = restoreSealed(nodeDisk, directory, endOffset, zstd, (warning) =>
+  warnings.push(warning),
+);
+let bytes = 0;
+const writer = new SnapshotWriter(nodeDisk, directory, endOffset, isCompressed ? zstd : undefined);
+try {
+  writeSnapshot(state, timestampMs, (offset, record) => {
+    bytes += record.length;
+    writer.add(offset, record);
+  });
+  writer.commit(timestampMs);
+} catch (error) {
+  writer.abort();
+  throw error;
+}
+parentPort!.postMessage({ endOffset, bytes, warnings } satisfies SnapshotDone);
