@@ -7,7 +7,7 @@
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { LogFields, Logger } from '../core/logger.js';
 import { BatchCache } from './batch-cache.js';
 import { decodeHeader, decodePayload, recordPositions } from './batch-codec.js';
 import { BATCH_HEADER_BYTES, BatchFlag, Codec, RECORD_LENGTH_BYTES } from './batch-format.js';
@@ -119,9 +119,9 @@ export class DiskLog implements Log, ReadableLog {
   #isFull = false;
   #failure: GomqError | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
+  #isClosed = false;
   /** Called when all is committed, or never will be. */
   #onDrained: (() => void) | undefined = undefined;
-  #onClosed: () => void = () => undefined;
   #commitListener: (from: number, to: number) => void = () => undefined;
   #sealListener: (endOffset: number) => void = () => undefined;
   /** Somebody could not say at once whether the oldest segment is needed. */
@@ -258,14 +258,14 @@ export class DiskLog implements Log, ReadableLog {
       this.#checkDrained();
     });
     clearInterval(this.#upkeepTimer);
-    const closed = new Promise<void>((resolve) => {
-      this.#onClosed = resolve;
-    });
     this.#writer.send({ kind: 'close' });
-    await Promise.race([closed, this.#writer.ended()]);
     await this.#writer.ended();
     this.pages.close();
     this.cache.clear();
+    // It has no room, so that an append finds out.
+    this.#run = RecordRun.open(this.endOffset, 0);
+    this.#openFrom = 0;
+    this.#isClosed = true;
   }
 
   #checkDrained(): void {
@@ -274,6 +274,7 @@ export class DiskLog implements Log, ReadableLog {
 
   /** Goes on in new memory, with a new batch, since a batch lies in one piece. */
   #nextRun(length: number): RecordRun {
+    assert(!this.#isClosed, 'append to a log that is open');
     this.#closeBatch();
     const bytes = Math.max(RUN_BYTES, length + RECORD_LENGTH_BYTES);
     this.#run = RecordRun.open(this.endOffset, bytes);
@@ -301,7 +302,8 @@ export class DiskLog implements Log, ReadableLog {
 
   /** Gives the writer what there is, unless it is busy. */
   #handOver(): void {
-    if (this.#inFlight.length > 0 || this.#failure !== undefined || !this.#hasStarted) return;
+    if (this.#inFlight.length > 0 || this.#failure !== undefined || !this.#hasStarted || this.#isClosed)
+      return;
     this.#closeBatch();
     if (this.#queue.length === 0) return;
     let bytes = 0;
@@ -341,8 +343,6 @@ export class DiskLog implements Log, ReadableLog {
       case 'indexed':
         this.#onIndexed(answer.baseOffset);
         break;
-      case 'removed':
-        break;
       case 'space':
         this.#isFull = answer.isFull;
         if (answer.isFull) this.#warnFull();
@@ -351,8 +351,8 @@ export class DiskLog implements Log, ReadableLog {
       case 'failed':
         this.#fail(answer);
         break;
+      case 'removed':
       case 'closed':
-        this.#onClosed();
         break;
     }
   }
@@ -420,24 +420,24 @@ export class DiskLog implements Log, ReadableLog {
     });
   }
 
-  #fail(failure: { message: string; segmentBase: number; position: number }): void {
-    const { message, segmentBase, position } = failure;
-    const error = new GomqError('DISK_FAILED', message);
-    if (this.#failure !== undefined) return;
-    this.#failure = error;
-    this.#options.directory.markSuspect({ segment: segmentBase, position });
-    if (!this.#hasStarted) this.#rejectStart(error);
-    else this.#options.onFailure(error);
-    this.#checkDrained();
+  #fail({ message, suspect }: Extract<WriterAnswer, { kind: 'failed' }>): void {
+    // The disk may well refuse the marker too: then there is only the log line.
+    const isMarked = suspect !== undefined && this.#options.directory.markSuspect(suspect);
+    this.#end(new GomqError('DISK_FAILED', message), { suspect, isMarked });
   }
 
   #onDeath(cause: Error): void {
-    if (this.#failure !== undefined) return;
-    const message = `the writer of the log ended: ${cause.message}`;
-    const { code } = cause as NodeJS.ErrnoException;
     // Before it has begun it is the directory that will not do.
-    const error = new GomqError(code === undefined ? 'INTERNAL' : 'DISK_FAILED', message, { cause });
+    const isSystem = /^E[A-Z0-9]+$/.test((cause as NodeJS.ErrnoException).code ?? '');
+    const message = `the writer of the log ended: ${cause.message}`;
+    this.#end(new GomqError(isSystem ? 'DISK_FAILED' : 'INTERNAL', message, { cause }), {});
+  }
+
+  /** Nothing is committed any more. */
+  #end(error: GomqError, fields: LogFields): void {
+    if (this.#failure !== undefined) return;
     this.#failure = error;
+    this.#options.logger.error('The log has failed: nothing is acknowledged any more.', { error, ...fields });
     if (!this.#hasStarted) this.#rejectStart(error);
     else this.#options.onFailure(error);
     this.#checkDrained();
@@ -455,7 +455,7 @@ export class DiskLog implements Log, ReadableLog {
   /** Whether the oldest segment has to go and may; tells those who needed it. */
   #mayDropOldest(): boolean {
     const oldest = this.segments.sealed[0];
-    if (oldest === undefined || this.#failure !== undefined) return false;
+    if (oldest === undefined || this.#failure !== undefined || this.#closing !== undefined) return false;
     const { retentionBytes, retentionHours, hardLimitBytes, clock, neededFrom, onLost, snapshotFloor } =
       this.#options;
     const { sealedBytes } = this.segments;

@@ -49,8 +49,8 @@ export type WriterAnswer =
   | {
       readonly kind: 'failed';
       readonly message: string;
-      readonly segmentBase: number;
-      readonly position: number;
+      /** What is kept for certain, where something else may only seem to be: base offset of a segment, position in it. */
+      readonly suspect: { readonly segment: number; readonly position: number } | undefined;
     }
   | { readonly kind: 'closed' };
 
@@ -203,8 +203,11 @@ export class LogWriter {
         error instanceof DiskFailure
           ? error
           : this.#segment.failure('upkeep', this.#settings.directory, error);
-      const { message, segmentBase, position } = failure;
-      this.#answer({ kind: 'failed', message, segmentBase, position });
+      const { message, operation, segmentBase, position } = failure;
+      // A write that failed wrote nothing, or a part that is seen to be one; where acknowledgements wait for fsync nothing is lost by more care.
+      const isUncertain = operation === 'fdatasync' || this.#settings.fsync === 'always';
+      const suspect = isUncertain ? { segment: segmentBase, position } : undefined;
+      this.#answer({ kind: 'failed', message, suspect });
     }
   }
 }

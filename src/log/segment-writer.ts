@@ -63,18 +63,20 @@ export class DiskFailure extends Error {
   /** What could not be done: `fdatasync`. */
   readonly operation: string;
   readonly path: string;
+  /** As the operating system calls it: `EIO`. */
+  readonly code: string | undefined;
   /** Base offset of the segment that was written to, and how much of it is known to be on disk. */
   readonly segmentBase: number;
   readonly position: number;
 
   constructor(operation: string, path: string, segmentBase: number, position: number, cause: unknown) {
-    const why = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
     super(
-      `${operation} of ${path} failed: ${why}; what lies below position ${position} of segment ${segmentBase} is kept`,
+      `${operation} of ${path} failed: ${(cause as Error).message}; what lies below position ${position} of segment ${segmentBase} is kept`,
       {
         cause,
       },
     );
+    this.code = (cause as NodeJS.ErrnoException).code;
     this.operation = operation;
     this.path = path;
     this.segmentBase = segmentBase;

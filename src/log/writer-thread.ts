@@ -16,7 +16,7 @@ export interface WriterEvents {
 export interface WriterLink {
   /** Of write requests, one at a time. */
   send(request: WriterRequest): void;
-  /** Resolves when nothing of the writer is left; the answer 'closed' must have come. */
+  /** Resolves when nothing of the writer is left: it was told to close, or died. */
   ended(): Promise<void>;
 }
 
@@ -74,45 +74,51 @@ export class WriterThread implements WriterLink {
 
 /** Answers as late as a thread would: never while it is being asked. */
 export class InlineWriter implements WriterLink {
-  readonly #writer: Promise<LogWriter>;
+  #writer: LogWriter | undefined = undefined;
+  #timer: NodeJS.Timeout | undefined = undefined;
+  readonly #end: Promise<void>;
+  #resolveEnd: () => void = () => undefined;
 
   constructor(settings: WriterSettings, disk: Disk, zstd: Zstd, events: WriterEvents) {
-    this.#writer = soon(
-      () =>
-        new LogWriter(
-          settings,
-          disk,
-          zstd,
-          () => performance.now(),
-          (answer) => events.onAnswer(answer),
-        ),
-    );
-    this.#writer.catch((error: Error) => events.onDeath(error));
+    this.#end = new Promise((resolve) => {
+      this.#resolveEnd = resolve;
+    });
+    const answer = (one: WriterAnswer): void => events.onAnswer(one);
+    this.#soon(() => {
+      try {
+        this.#writer = new LogWriter(settings, disk, zstd, () => performance.now(), answer);
+      } catch (error) {
+        this.#resolveEnd();
+        events.onDeath(error as Error);
+      }
+    });
   }
 
   send(request: WriterRequest): void {
-    // A writer that could not begin has been told of.
-    this.#writer.then(
-      (writer) =>
-        setImmediate(() => {
-          writer.handle(request);
-          setImmediate(() => writer.rest());
-        }),
-      () => undefined,
-    );
+    this.#soon(() => {
+      this.#writer?.handle(request);
+      if (request.kind !== 'close') return;
+      this.#writer = undefined;
+      this.#resolveEnd();
+    });
   }
 
-  async ended(): Promise<void> {}
-}
+  ended(): Promise<void> {
+    return this.#end;
+  }
 
-function soon<T>(work: () => T): Promise<T> {
-  return new Promise((resolve, reject) => {
+  #soon(work: () => void): void {
     setImmediate(() => {
-      try {
-        resolve(work());
-      } catch (error) {
-        reject(error);
-      }
+      work();
+      this.#rest();
     });
-  });
+  }
+
+  #rest(): void {
+    clearTimeout(this.#timer);
+    const waitMs = this.#writer?.rest() ?? Number.POSITIVE_INFINITY;
+    if (waitMs === Number.POSITIVE_INFINITY) return;
+    this.#timer = setTimeout(() => this.#rest(), waitMs);
+    this.#timer.unref();
+  }
 }

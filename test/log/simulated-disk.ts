@@ -43,6 +43,8 @@ export class SimulatedDisk implements Disk {
   crashAt = Number.POSITIVE_INFINITY;
   /** Asked before each operation; answers an error code or nothing. */
   fault: (operation: Operation, path: string) => string | undefined = () => undefined;
+  /** Told of each read. */
+  onRead: (path: string, bytes: number) => void = () => undefined;
   #names = new Map<string, Inode>();
   #durableNames = new Map<string, Inode>();
   #nameChanges: NameChange[] = [];
@@ -145,12 +147,16 @@ export class SimulatedDisk implements Disk {
 
   /** Turns one bit of a file, at a place that the seed chooses. Answers where. */
   rot(path: string): number {
-    const inode = this.#names.get(path)!;
-    const position = this.draw(inode.current.length);
-    const bit = 1 << this.draw(8);
-    inode.current[position]! ^= bit;
-    if (position < inode.durable.length) inode.durable[position]! ^= bit;
+    const position = this.draw(this.#names.get(path)!.current.length);
+    this.spoil(path, position, 1 << this.draw(8));
     return position;
+  }
+
+  /** Turns bits of the byte at a position. */
+  spoil(path: string, position: number, bits = 0xff): void {
+    const { current, durable } = this.#names.get(path)!;
+    current[position]! ^= bits;
+    if (position < durable.length) durable[position]! ^= bits;
   }
 
   /** The whole content of a file, as the process sees it. */
@@ -185,6 +191,7 @@ export class SimulatedDisk implements Disk {
       },
       read(buffer, position) {
         check();
+        disk.onRead(path, buffer.length);
         return inode.current.copy(buffer, 0, position, position + buffer.length);
       },
       sync() {
