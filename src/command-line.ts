@@ -25,6 +25,7 @@ import { version } from './core/version.js';
 import { type LogCommandHost, runLogDump, runLogVerify } from './log/log-command.js';
 import { createAccessControl } from './security/access-control.js';
 import { hashPassword, readPasswordFile, setPasswordLine } from './security/password-file.js';
+import { describeRecord } from './state/describe-record.js';
 
 export interface CommandLineHost {
   /** Starts the broker; resolves when it is ready. */
@@ -160,7 +161,7 @@ export async function runCommandLine(argv: readonly string[], host: CommandLineH
     .option('--from <offset>', 'the first offset', parseCount)
     .option('--limit <n>', 'how many records at most', parseCount)
     .action(async (directory: string, flags: { from?: number; limit?: number }) => {
-      exitCode = await runLogDump(directory, flags, logHost());
+      exitCode = await runLogDump(directory, { ...flags, describeRecord }, logHost());
     });
 
   try {

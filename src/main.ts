@@ -16,8 +16,13 @@ import { type ListenerAddress, openListeners } from './net/listeners.js';
 import { ReasonCode } from './packet/reason-codes.js';
 import { createAccessControl } from './security/access-control.js';
 import { createAuthenticator } from './security/authenticator.js';
+import { State, type StateOptions } from './state/state.js';
+import { openStorage } from './state/storage.js';
 
 const MEBIBYTE = 1024 * 1024;
+
+/** EX_IOERR of sysexits.h. */
+const EXIT_DISK_FAILED = 74;
 
 /** Who publishes over HTTP without a token. */
 const ANONYMOUS = { clientId: '', userName: undefined };
@@ -42,18 +47,43 @@ export interface StartOptions {
   clock?: Clock;
   /** A broken invariant: whatever the process knows may be wrong from here on. */
   onDefect: (error: unknown) => void;
+  /** The disk failed: nothing is committed any more, and the process should say so and end. A defect where absent. */
+  onFailure?: (error: GomqError) => void;
 }
 
 /**
  * Starts a broker; resolves when clients can connect.
- * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_INVALID, CONFIG_UNREADABLE
+ * @throws {GomqError} ADDRESS_IN_USE, ADDRESS_INVALID, CONFIG_INVALID, CONFIG_UNREADABLE, DATA_DAMAGED, DATA_IN_USE, DATA_UNREADABLE, DATA_VERSION,
+ * DISK_FAILED
  */
 export async function startGomq(config: Config, options: StartOptions): Promise<Gomq> {
   const { logger, onDefect, clock = systemClock } = options;
   const authenticator = createAuthenticator(config.auth, logger);
   const accessControl = createAccessControl(config.auth.aclFile, logger);
+  const stateOptions: StateOptions = {
+    internedTopics: config.limits.internedTopics,
+    mayRead:
+      accessControl === undefined
+        ? undefined
+        : (session, topicName) => accessControl.mayRead(session, topicName),
+  };
+  const storage =
+    config.node.data === ''
+      ? undefined
+      : await openStorage({
+          config,
+          logger,
+          clock,
+          state: stateOptions,
+          onFailure: options.onFailure ?? onDefect,
+        });
   const broker = new Broker({
-    createLog: (retention) => new MemoryLog({ ...memoryLimits(config), clock, ...retention }),
+    createLog: (retention) => {
+      if (storage === undefined) return new MemoryLog({ ...memoryLimits(config), clock, ...retention });
+      storage.bind(retention);
+      return storage.log;
+    },
+    state: storage?.state ?? new State(stateOptions),
     config,
     logger,
     clock,
@@ -119,11 +149,13 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
         await broker.stop();
         await closed;
         await http?.close();
+        await storage?.close();
       },
     };
   } catch (error) {
     await broker.stop();
     await http?.close();
+    await storage?.close();
     throw error;
   }
 }
@@ -156,7 +188,11 @@ async function startProcess(config: Config): Promise<void> {
   };
   process.on('uncaughtException', onDefect);
   process.on('unhandledRejection', onDefect);
-  const gomq = await startGomq(config, { logger, onDefect });
+  const onFailure = (error: GomqError): void => {
+    logger.error(`${error.message}; stopping at once`, { hint: error.hint });
+    process.exit(EXIT_DISK_FAILED);
+  };
+  const gomq = await startGomq(config, { logger, onDefect, onFailure });
   let isStopping = false;
   const stop = (signal: NodeJS.Signals): void => {
     // The second one means it.

@@ -226,11 +226,21 @@ export class Connection implements TransportHandler, FrameHandler {
   /** Sends what is written and ends the connection. */
   finish(): void {
     if (this.isClosed) return;
-    this.outbox?.flush();
+    const { broker, outbox, transport } = this;
+    const held = outbox?.takeHeld();
+    outbox?.flush();
     this.isClosed = true;
     this.splitter.stop();
-    this.broker.detach(this);
-    this.transport.end();
+    broker.detach(this);
+    if (held === undefined) {
+      transport.end();
+      return;
+    }
+    // The answer to CONNECT still waits for its commit, and the end of the connection with it.
+    broker.whenCommitted(broker.log.endOffset, () => {
+      transport.write(held, () => undefined);
+      transport.end();
+    });
   }
 
   /**

@@ -262,6 +262,14 @@ export class Outbox {
     this.#isHeld = true;
   }
 
+  /** What is held, for a connection that ends before it may leave; undefined where nothing is. */
+  takeHeld(): Buffer | undefined {
+    if (!this.#isHeld) return undefined;
+    const parts = (this.#full ?? []).map(({ bytes }) => bytes);
+    if (this.#buffer !== undefined) parts.push(this.#buffer.subarray(0, this.#length));
+    return Buffer.concat(parts);
+  }
+
   letGo(): void {
     this.#isHeld = false;
     if (this.#isClosed || this.#buffer === undefined || this.#isDirty) return;

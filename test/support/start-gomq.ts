@@ -1,5 +1,8 @@
 // A broker in this process, on ports of its own, with the configuration a test asks for.
 
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Clock } from '../../src/core/clock.js';
 import { type Config, defaultConfig } from '../../src/core/config.js';
 import { type Logger, silentLogger } from '../../src/core/logger.js';
@@ -17,7 +20,10 @@ export interface StartGomqOptions {
   clock?: Clock;
 }
 
-/** Starts a broker with one MQTT listener on a free port and no HTTP API, unless `config` says otherwise. */
+/**
+ * Starts a broker with one MQTT listener on a free port, no HTTP API, and a data directory of its own that goes with it, unless `config`
+ * says otherwise.
+ */
 export async function startGomq(
   config: DeepPartial<Config> = {},
   options: StartGomqOptions = {},
@@ -25,6 +31,10 @@ export async function startGomq(
   const base = defaultConfig();
   base.listeners.mqtt = ['127.0.0.1:0'];
   base.http.listen = '';
+  const data = config.node?.data === undefined ? mkdtempSync(join(tmpdir(), 'gomq-')) : undefined;
+  if (data !== undefined) base.node.data = data;
+  // Little is written: no need for much room.
+  base.log.reserveBytes = 1_048_576;
   const gomq = await start(merge(base, config) as Config, {
     logger: options.logger ?? silentLogger,
     ...(options.clock === undefined ? {} : { clock: options.clock }),
@@ -36,7 +46,14 @@ export async function startGomq(
     },
   });
   const port = gomq.addresses.find(({ kind }) => kind === 'mqtt')?.port ?? 0;
-  return { ...gomq, port };
+  return {
+    ...gomq,
+    port,
+    async stop() {
+      await gomq.stop();
+      if (data !== undefined) rmSync(data, { recursive: true });
+    },
+  };
 }
 
 /** Objects are merged key by key; anything else, lists included, is replaced. */
