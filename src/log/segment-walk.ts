@@ -39,7 +39,7 @@ export interface WalkOptions {
 }
 
 type Look =
-  | { what: string; header: BatchHeader | undefined }
+  | { what: string; isIntended: boolean; header: BatchHeader | undefined }
   | Extract<WalkStep, { kind: 'batch' | 'passed' }>;
 
 export function* walkSegment(options: WalkOptions): Generator<WalkStep, void, void> {
@@ -50,10 +50,23 @@ export function* walkSegment(options: WalkOptions): Generator<WalkStep, void, vo
   let position = 0;
   while (position < reader.fileBytes) {
     let look = lookAt(options, position, epoch);
-    if ('what' in look && isLast) {
-      // What is being written while it is read looks torn for a moment.
+    const isFollowing = (header: BatchHeader): boolean =>
+      header.baseOffset >= expected && misplaced(header, epoch) === undefined;
+    const isProof = (header: BatchHeader): boolean =>
+      isFollowing(header) && (header.flags & BatchFlag.AfterSync) !== 0;
+    const isStillWrong = (): boolean => {
       reader.refresh();
       look = lookAt(options, position, epoch);
+      return 'what' in look;
+    };
+    // What is being written while it is read looks torn for a moment: not in the next one, and surely not once it was on disk.
+    if (
+      isLast &&
+      'what' in look &&
+      isStillWrong() &&
+      reader.find(behind(look, position), isProof) !== undefined
+    ) {
+      isStillWrong();
     }
     if (!('what' in look) && look.header.baseOffset >= expected) {
       const { header } = look;
@@ -68,17 +81,15 @@ export function* walkSegment(options: WalkOptions): Generator<WalkStep, void, vo
       continue;
     }
     const what = 'what' in look ? look.what : `a batch from offset ${look.header.baseOffset}`;
-    const isFollowing = (header: BatchHeader): boolean =>
-      header.baseOffset >= expected && misplaced(header, epoch) === undefined;
-    const behind = position + (look.header === undefined ? 1 : BATCH_HEADER_BYTES + look.header.storedBytes);
-    const isProof = (header: BatchHeader): boolean =>
-      isFollowing(header) && (header.flags & BatchFlag.AfterSync) !== 0;
     const isZeros = reader.endOfData(position) === position;
-    if (isZeros || (isLast && reader.find(behind, isProof) === undefined)) {
+    // Nothing that is written today or torn tomorrow has the right checksum and the wrong content.
+    const isIntended = !('what' in look) || look.isIntended;
+    const mayBeTail = isLast && !isIntended && reader.find(behind(look, position), isProof) === undefined;
+    if (isZeros || mayBeTail) {
       yield { kind: 'tail', position, what: isZeros ? 'zeros' : what, isZeros };
       break;
     }
-    const next = reader.find(behind, isFollowing);
+    const next = reader.find(behind(look, position), isFollowing);
     if (next === undefined) {
       const toOffset =
         nextOffset !== undefined && nextOffset > expected ? nextOffset - 1 : look.header?.lastOffset;
@@ -102,11 +113,16 @@ export function* walkSegment(options: WalkOptions): Generator<WalkStep, void, vo
   };
 }
 
+/** Where to look for what follows: what looks like a batch inside the payload of one is none. */
+function behind({ header }: Look, position: number): number {
+  return position + (header === undefined ? 1 : BATCH_HEADER_BYTES + header.storedBytes);
+}
+
 function lookAt({ reader, zstd, fromOffset = 0 }: WalkOptions, position: number, epoch: number): Look {
   const header = reader.header(position);
-  if ('damage' in header) return { what: header.damage, header: undefined };
+  if ('damage' in header) return { what: header.damage, isIntended: header.isIntended, header: undefined };
   const what = misplaced(header, epoch);
-  if (what !== undefined) return { what, header };
+  if (what !== undefined) return { what, isIntended: true, header };
   if (
     header.lastOffset < fromOffset &&
     position + BATCH_HEADER_BYTES + header.storedBytes <= reader.fileBytes
@@ -114,8 +130,8 @@ function lookAt({ reader, zstd, fromOffset = 0 }: WalkOptions, position: number,
     return { kind: 'passed', position, header };
   }
   const batch = reader.read(position);
-  if ('damage' in batch) return { what: batch.damage, header: batch.header };
+  if ('damage' in batch) return { what: batch.damage, isIntended: batch.isIntended, header: batch.header };
   const payload = decodePayload(zstd, batch.header, batch.bytes);
-  if ('damage' in payload) return { what: payload.damage, header: batch.header };
+  if ('damage' in payload) return { what: payload.damage, isIntended: false, header: batch.header };
   return { kind: 'batch', position, header: batch.header, payload };
 }

@@ -391,6 +391,21 @@ describe('gomq log verify', () => {
     }
   });
 
+  it('finds damage in a last batch that no crash can have written', () => {
+    const directory = makeData();
+    const path = join(directory, logName(20));
+    for (const batch of [batchOf(30, 1, { epoch: 0 }), batchOf(25, 1), batchOf(31, 1)]) {
+      const good = readFileSync(path);
+      writeFileSync(path, batch, { flag: 'a' });
+      assert.throws(() => recoverLog(nodeDisk, directory, zstd, { logger: rememberingLogger(), topicOf }));
+      assert.deepEqual(
+        findings(directory).map(({ kind, position }) => [kind, position]),
+        [['damage', good.length]],
+      );
+      writeFileSync(path, good);
+    }
+  });
+
   it('says what is wrong with the command', async () => {
     const missing = await gomq('log', 'verify', '/nowhere/at/all');
     assert.equal(missing.exitCode, 1);
