@@ -9,6 +9,10 @@ import { InboundParser, type InboundSink, type ReadBuffer } from './inbound.js';
 
 const KEEP_ALIVE_SECONDS = 60;
 const CLOSE_TIMEOUT_MS = 200;
+/** How long a broker may take to forget a durable session. */
+const FORGET_TIMEOUT_MS = 2000;
+/** Of durable sessions in 5.0; in 3.1.1 they have none. */
+const SESSION_EXPIRY_SECONDS = 3600;
 const PACKET_IDS = 65535;
 /** Two acknowledgements of four bytes for every packet id: more can only come from a broker that reuses ids in flight. */
 const ACK_BYTES_MAX = PACKET_IDS * 8;
@@ -21,8 +25,11 @@ const RELEASED = 2;
 export interface ClientOwner {
   /** A message arrived; its payload lies in the read buffer between the offsets. */
   onDelivery(client: BenchClient, payloadStart: number, payloadEnd: number): void;
-  /** A publish was acknowledged to the end; `reasonCode` is 0x80 or above when the broker refused it. */
-  onPublished(client: BenchClient, reasonCode: number): void;
+  /**
+   * A publish was acknowledged to the end; `reasonCode` is 0x80 or above when the broker refused it. `timeMicros` is what it was patched
+   * with, modulo 2^32.
+   */
+  onPublished(client: BenchClient, reasonCode: number, timeMicros: number): void;
   /** Called before a chunk is parsed, so that all its messages share one reading of the clock. */
   onChunkStart(): void;
   /** A chunk was parsed or a write finished: there may be something to send. */
@@ -41,6 +48,8 @@ export interface BenchClientOptions {
   title: string;
   /** The number of this publisher among publishers, or subscriber among subscribers. */
   index: number;
+  /** The session outlives the connection: clean session 0, or an expiry interval in 5.0. */
+  isDurable: boolean;
 }
 
 export class BenchClient implements InboundSink {
@@ -52,6 +61,8 @@ export class BenchClient implements InboundSink {
   sent = 0;
   /** How many unacknowledged publishes the broker allows (Receive Maximum of its CONNACK). */
   receiveMaximum = PACKET_IDS;
+  /** The broker had the session already. */
+  isSessionPresent = false;
   /** Acknowledgements of packet ids that were not in flight. */
   strayAcks = 0;
   /** The kernel has not taken all of the last write. */
@@ -69,6 +80,8 @@ export class BenchClient implements InboundSink {
   #frames: PublishFrames | undefined;
   #outgoing = Buffer.allocUnsafeSlow(4096);
   #idStates: Uint8Array | undefined;
+  /** By packet id: what `patch` was told. */
+  #idTimes: Uint32Array | undefined;
   #lastId = 0;
   #expected: ((packet: Packet) => void) | undefined;
   #fail: ((error: Failure) => void) | undefined;
@@ -94,12 +107,14 @@ export class BenchClient implements InboundSink {
   /** Makes this client a publisher. */
   prepare(options: PublishFramesOptions): void {
     this.#frames = new PublishFrames(options);
-    if (options.qos > 0) this.#idStates = new Uint8Array(PACKET_IDS + 1);
+    if (options.qos === 0) return;
+    this.#idStates = new Uint8Array(PACKET_IDS + 1);
+    this.#idTimes = new Uint32Array(PACKET_IDS + 1);
   }
 
   /** Connects and waits for CONNACK. Throws Failure. */
   async connect(): Promise<void> {
-    const { host, port, protocol, clientId, username, password } = this.#options;
+    const { host, port } = this.#options;
     const connack = await new Promise<IConnackPacket>((resolve, reject) => {
       this.#fail = reject;
       this.#expected = (packet) => {
@@ -113,18 +128,7 @@ export class BenchClient implements InboundSink {
       });
       this.#socket = socket;
       socket.once('connect', () => {
-        socket.write(
-          mqttPacket.generate({
-            cmd: 'connect',
-            protocolId: 'MQTT',
-            protocolVersion: protocol,
-            clean: true,
-            keepalive: KEEP_ALIVE_SECONDS,
-            clientId,
-            ...(username === undefined ? {} : { username }),
-            ...(password === undefined ? {} : { password: Buffer.from(password) }),
-          }),
-        );
+        socket.write(this.#connectPacket(!this.#options.isDurable));
       });
       socket.on('error', (error: NodeJS.ErrnoException) => {
         this.#onFailure(new Failure(socketErrorText(error, host, port)));
@@ -135,8 +139,10 @@ export class BenchClient implements InboundSink {
     });
     const code = connack.reasonCode ?? connack.returnCode ?? 0;
     if (code !== 0) {
-      throw new Failure(`the broker refused ${this.title}: ${refusalText(protocol, code)}`, code);
+      const text = refusalText(this.#options.protocol, code);
+      throw new Failure(`the broker refused ${this.title}: ${text}`, code);
     }
+    this.isSessionPresent = connack.sessionPresent;
     this.receiveMaximum = connack.properties?.receiveMaximum ?? PACKET_IDS;
   }
 
@@ -182,6 +188,7 @@ export class BenchClient implements InboundSink {
       } while (states[packetId] !== FREE);
       this.#lastId = packetId;
       states[packetId] = PUBLISHED;
+      this.#idTimes![packetId] = timeMicros;
       this.inflight++;
     }
     this.#frames!.patch(slot, packetId, this.sent++, timeMicros);
@@ -230,6 +237,35 @@ export class BenchClient implements InboundSink {
     clearTimeout(force);
   }
 
+  /** Makes the broker forget a durable session, on a connection of its own; resolves also where the broker is not there to be told. */
+  async forget(): Promise<void> {
+    const { host, port } = this.#options;
+    const socket = createConnection({ host, port, noDelay: true });
+    await new Promise<void>((resolve) => {
+      socket.setTimeout(FORGET_TIMEOUT_MS, () => socket.destroy());
+      socket.once('connect', () => socket.write(this.#connectPacket(true)));
+      socket.once('data', () => socket.end(Buffer.from([0xe0, 0])));
+      // 'close' follows.
+      socket.once('error', () => socket.destroy());
+      socket.once('close', () => resolve());
+    });
+  }
+
+  #connectPacket(isClean: boolean): Buffer {
+    const { protocol, clientId, username, password } = this.#options;
+    return mqttPacket.generate({
+      cmd: 'connect',
+      protocolId: 'MQTT',
+      protocolVersion: protocol,
+      clean: isClean,
+      keepalive: KEEP_ALIVE_SECONDS,
+      clientId,
+      ...(isClean || protocol === 4 ? {} : { properties: { sessionExpiryInterval: SESSION_EXPIRY_SECONDS } }),
+      ...(username === undefined ? {} : { username }),
+      ...(password === undefined ? {} : { password: Buffer.from(password) }),
+    });
+  }
+
   onPublish(qos: number, packetId: number, payloadStart: number, payloadEnd: number): void {
     if (qos > 0) this.#queueAck(qos === 1 ? 0x40 : 0x50, packetId);
     this.#owner.onDelivery(this, payloadStart, payloadEnd);
@@ -248,7 +284,7 @@ export class BenchClient implements InboundSink {
     } else if ((type === 7 && state === RELEASED) || (type !== 7 && state === PUBLISHED)) {
       states![packetId] = FREE;
       this.inflight--;
-      this.#owner.onPublished(this, reasonCode);
+      this.#owner.onPublished(this, reasonCode, this.#idTimes![packetId]!);
     } else {
       this.strayAcks++;
     }

@@ -47,6 +47,10 @@ export function benchCommand(io: Io, exit: (code: number) => void): Command {
     .addOption(new Option('--mode <mode>', 'pair, fanout, fanin or share (pair)').choices([...MODES]))
     .option('-t, --topic <prefix>', 'topic prefix (bench)')
     .option('--literal', 'fanin: subscribe to every topic by name instead of one wildcard')
+    .option(
+      '--durable',
+      'subscribers have sessions that outlive their connections (clean session 0, in 5.0 an expiry), ended after the run',
+    )
     .option('-V, --protocol <version>', '4 (3.1.1) or 5 (4)', protocolVersion)
     .option('-u, --username <name>', 'user name')
     .option('-P, --password <word>', 'password')
@@ -142,6 +146,7 @@ function readOptions(command: Command, env: Io['env']): BenchOptions {
     rate: number('rate'),
     topic,
     literalFilters: command.getOptionValue('literal') === true,
+    durable: command.getOptionValue('durable') === true,
     stallSeconds: number('timeout') ?? 5,
   };
 }

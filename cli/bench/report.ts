@@ -45,6 +45,10 @@ export function formatTable(result: BenchResult): string {
     rows.push(['latency p99.9', milliseconds(p999)]);
     rows.push(['latency max', milliseconds(max)]);
   }
+  if (result.ackMs.max > 0) {
+    rows.push(['acknowledged p50', milliseconds(result.ackMs.p50)]);
+    rows.push(['acknowledged p99', milliseconds(result.ackMs.p99)]);
+  }
   if (result.rate !== undefined) rows.push(['send lag p99', milliseconds(result.sendLagMsP99)]);
   const share = Math.round((100 * result.generatorCpuSeconds) / result.seconds);
   rows.push([

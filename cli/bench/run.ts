@@ -44,6 +44,8 @@ export interface BenchOptions {
   topic: string;
   /** Fan-in: every topic by its name instead of one wildcard. */
   literalFilters: boolean;
+  /** Subscribers have sessions that outlive their connections; they are ended after the run. */
+  durable: boolean;
   /** Nothing moved for so long: what is missing is lost. */
   stallSeconds: number;
 }
@@ -88,6 +90,8 @@ export interface BenchResult {
   foreign: number;
   stalled: boolean;
   latencyMs: LatencyResult;
+  /** From sending a publish to its last acknowledgement; all 0 at QoS 0. */
+  ackMs: LatencyResult;
   /** With a rate: how late the generator itself was, at the 99th percentile. */
   sendLagMsP99: number;
   generatorCpuSeconds: number;
@@ -154,6 +158,7 @@ class BenchRun implements ClientOwner {
   /** Shared subscriptions: which sequence number each member saw last of each publisher, plus one. Members may not see disorder. */
   readonly #memberNext: Uint32Array;
   readonly #latency = new Histogram();
+  readonly #acks = new Histogram();
   readonly #lag = new Histogram();
   readonly #isPair: boolean;
   readonly #isShare: boolean;
@@ -205,14 +210,18 @@ class BenchRun implements ClientOwner {
 
   async open(): Promise<void> {
     const { options, base } = { options: this.#options, base: this.#topicBase() };
-    const identity = (title: string, index: number, clientId: string) =>
-      new BenchClient({ ...options, clientId, title: `${title} ${index}`, index }, this.#buffer, this);
+    const identity = (title: string, index: number, clientId: string, isDurable: boolean) =>
+      new BenchClient(
+        { ...options, clientId, title: `${title} ${index}`, index, isDurable },
+        this.#buffer,
+        this,
+      );
     const run = this.#runId.toString(36);
     for (let index = 0; index < this.#subs; index++) {
-      this.#subscribers.push(identity('subscriber', index, `bench-${run}-s${index}`));
+      this.#subscribers.push(identity('subscriber', index, `bench-${run}-s${index}`, options.durable));
     }
     for (let index = 0; index < this.#pubs; index++) {
-      this.#publishers.push(identity('publisher', index, `bench-${run}-p${index}`));
+      this.#publishers.push(identity('publisher', index, `bench-${run}-p${index}`, false));
     }
     await inGroups(this.#subscribers, async (client) => {
       await client.connect();
@@ -280,6 +289,7 @@ class BenchRun implements ClientOwner {
           isWarm = true;
           this.#measuredFrom = now;
           this.#latency.reset();
+          this.#acks.reset();
           this.#lag.reset();
           cpu = process.cpuUsage();
           from = { published: this.#published, received: this.#received };
@@ -332,6 +342,7 @@ class BenchRun implements ClientOwner {
     clearTimeout(this.#timer);
     const clients = [...this.#publishers, ...this.#subscribers];
     await Promise.all(clients.map((client) => client.end()));
+    if (this.#options.durable) await inGroups(this.#subscribers, (client) => client.forget());
   }
 
   onChunkStart(): void {
@@ -367,8 +378,9 @@ class BenchRun implements ClientOwner {
     }
   }
 
-  onPublished(_client: BenchClient, reasonCode: number): void {
+  onPublished(_client: BenchClient, reasonCode: number, timeMicros: number): void {
     this.#acknowledged++;
+    this.#acks.record((this.#now - timeMicros) >>> 0);
     if (reasonCode >= 0x80) {
       this.#refused++;
       this.#refusedReason ??= reasonCode;
@@ -566,7 +578,6 @@ class BenchRun implements ClientOwner {
     const received = until.received - from.received;
     const expected = this.#expected();
     const cpu = process.cpuUsage();
-    const ms = (fraction: number) => this.#latency.percentile(fraction) / 1000;
     return {
       mode: options.mode,
       pubs: options.pubs,
@@ -591,14 +602,8 @@ class BenchRun implements ClientOwner {
       strayAcks: this.#publishers.reduce((sum, client) => sum + client.strayAcks, 0),
       foreign: this.#foreign,
       stalled: this.#isStalled,
-      latencyMs: {
-        mean: this.#latency.mean / 1000,
-        p50: ms(0.5),
-        p90: ms(0.9),
-        p99: ms(0.99),
-        p999: ms(0.999),
-        max: this.#latency.max / 1000,
-      },
+      latencyMs: milliseconds(this.#latency),
+      ackMs: milliseconds(this.#acks),
       sendLagMsP99: this.#lag.percentile(0.99) / 1000,
       generatorCpuSeconds: until.cpuMicros / 1e6,
       processCpuSeconds: (cpu.user + cpu.system) / 1e6,
@@ -624,6 +629,18 @@ class BenchRun implements ClientOwner {
         return [`$share/bench/${base}/+`];
     }
   }
+}
+
+function milliseconds(histogram: Histogram): LatencyResult {
+  const at = (fraction: number) => histogram.percentile(fraction) / 1000;
+  return {
+    mean: histogram.mean / 1000,
+    p50: at(0.5),
+    p90: at(0.9),
+    p99: at(0.99),
+    p999: at(0.999),
+    max: histogram.max / 1000,
+  };
 }
 
 /** A few at a time, in order: a broker's listen queue is short. */

@@ -130,6 +130,41 @@ describe('against Aedes', () => {
     }
   }
 
+  test('durable sessions get all, and none is left', async () => {
+    const subscribed: string[] = [];
+    const ended: string[] = [];
+    const onSubscribe = (_: unknown, client: { id: string }) => subscribed.push(client.id);
+    const onReady = (client: { id: string; clean: boolean }) => {
+      if (client.clean && subscribed.includes(client.id)) ended.push(client.id);
+    };
+    aedes.on('subscribe', onSubscribe);
+    aedes.on('clientReady', onReady);
+    try {
+      const outcome = await gomqctl([
+        ...[
+          'bench',
+          '--connect',
+          address,
+          '--json',
+          '--durable',
+          '--qos',
+          '1',
+          '--count',
+          '100',
+          '--pubs',
+          '2',
+        ],
+      ]);
+      assertFlawless(outcome, 200, 200);
+      assert.ok(outcome.result.ackMs.p50 > 0 && outcome.result.ackMs.p50 <= outcome.result.ackMs.max);
+      assert.equal(subscribed.length, 2);
+      assert.deepEqual(ended.sort(), subscribed.sort());
+    } finally {
+      aedes.off('subscribe', onSubscribe);
+      aedes.off('clientReady', onReady);
+    }
+  });
+
   test('a rate is kept, and latency counts from when a message was due', async () => {
     const { exitCode, result } = await gomqctl([
       'bench',
@@ -206,6 +241,11 @@ describe('against a broken broker', () => {
       }
     }
   }
+
+  test('a durable session in 5.0 has an expiry', async () => {
+    const outcome = await againstBroken({}, '--durable', '--protocol', '5', '--qos', '2', '--count', '100');
+    assertFlawless(outcome, 100, 100);
+  });
 
   test('losses at QoS 1 are counted and exit code is 1', async () => {
     const { exitCode, err, result } = await againstBroken(
