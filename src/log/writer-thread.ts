@@ -1,6 +1,12 @@
 // The main thread's side of the thread that writes: sends requests, hands out answers. Also a writer without a thread, for a disk that lives in
 // this one.
-import { MessageChannel, type MessagePort, Worker, type WorkerOptions } from 'node:worker_threads';
+import {
+  MessageChannel,
+  type MessagePort,
+  receiveMessageOnPort,
+  Worker,
+  type WorkerOptions,
+} from 'node:worker_threads';
 import type { Disk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
 import { STAGING_BYTES, stageBatches } from './staging.js';
@@ -43,13 +49,18 @@ export class WriterThread implements WriterLink {
     const workerData: WorkerData = { settings, port: port2, signal: this.#signal, staging: this.#staging };
     this.#worker = startWorker(workerData);
     let isClosed = false;
-    port1.on('message', (answer: WriterAnswer) => {
+    const onAnswer = (answer: WriterAnswer): void => {
       isClosed ||= answer.kind === 'closed';
       events.onAnswer(answer);
-    });
+    };
+    port1.on('message', onAnswer);
     this.#worker.on('error', (error) => events.onDeath(error));
     this.#exit = new Promise((resolve) => {
       this.#worker.on('exit', (code) => {
+        // The news of the end may overtake what the thread said last.
+        for (let last = receiveMessageOnPort(port1); last !== undefined; last = receiveMessageOnPort(port1)) {
+          onAnswer((last as { message: WriterAnswer }).message);
+        }
         port1.close();
         if (!isClosed && code === 0) events.onDeath(new Error('the thread ended'));
         resolve();
