@@ -7,6 +7,7 @@ import type { DiskFile } from './disk.js';
 const PIECE_BYTES = 4 * 1024 * 1024;
 const MAGIC_BYTES = Buffer.alloc(4);
 MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
+const NOTHING = Buffer.alloc(0);
 
 export interface ReadBatch {
   readonly header: BatchHeader;
@@ -20,7 +21,7 @@ export type BatchResult = ReadBatch | (HeaderDamage & { readonly header?: BatchH
 export class BatchReader {
   readonly #file: DiskFile;
   #fileBytes: number;
-  #piece: Buffer = Buffer.alloc(0);
+  #piece: Buffer = NOTHING;
   /** Where the piece begins in the file, and how much of it there is. */
   #pieceAt = 0;
   #pieceBytes = 0;
@@ -71,6 +72,16 @@ export class BatchReader {
     return undefined;
   }
 
+  /** Whether there are only zeros from `from` on. */
+  isZero(from: number): boolean {
+    for (let position = from; position < this.#fileBytes; ) {
+      const bytes = this.#bytes(position, PIECE_BYTES);
+      if (bytes.some((byte) => byte !== 0)) return false;
+      position += Math.max(1, bytes.length);
+    }
+    return true;
+  }
+
   /** The position behind the last byte from `from` on that is not zero; `from` where all are. */
   endOfData(from: number): number {
     let end = from;
@@ -87,7 +98,8 @@ export class BatchReader {
 
   /** Fewer than `length` only at the end of the file. */
   #bytes(position: number, length: number): Buffer {
-    const wanted = Math.max(0, Math.min(length, this.#fileBytes - position));
+    const wanted = Math.min(length, this.#fileBytes - position);
+    if (wanted <= 0) return NOTHING;
     if (position < this.#pieceAt || position + wanted > this.#pieceAt + this.#pieceBytes) {
       this.#fill(position, Math.min(Math.max(wanted, PIECE_BYTES), this.#fileBytes - position));
     }

@@ -13,9 +13,9 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { tryLock } from 'fs-native-extensions';
 import { v7 as uuid } from 'uuid';
 import { GomqError } from '../core/errors.js';
 import { nodeDisk } from './disk.js';
@@ -161,8 +161,22 @@ class OpenDirectory implements DataDirectory {
   }
 }
 
+/** Only whoever owns a directory needs the native code: a platform that has none can do everything else. */
+function loadLocks(): typeof import('fs-native-extensions') {
+  try {
+    return createRequire(import.meta.url)('fs-native-extensions');
+  } catch (error) {
+    const platform = `${process.platform} on ${process.arch}`;
+    throw new GomqError('DATA_UNREADABLE', `cannot lock a data directory: no file locks for ${platform}`, {
+      cause: error,
+      hint: "Keep everything in memory with --data '', or run gomq where fs-native-extensions has a binary (Linux with glibc, macOS, Windows).",
+    });
+  }
+}
+
 /** The descriptor that holds the lock. */
 function takeLock(path: string): number {
+  const { tryLock } = loadLocks();
   const file = join(path, LOCK_NAME);
   const fd = openSync(file, 'a+', FILE_MODE);
   try {

@@ -81,7 +81,7 @@ export function* walkSegment(options: WalkOptions): Generator<WalkStep, void, vo
       continue;
     }
     const what = 'what' in look ? look.what : `a batch from offset ${look.header.baseOffset}`;
-    const isZeros = reader.endOfData(position) === position;
+    const isZeros = reader.isZero(position);
     // Nothing that is written today or torn tomorrow has the right checksum and the wrong content.
     const isIntended = !('what' in look) || look.isIntended;
     const mayBeTail = isLast && !isIntended && reader.find(behind(look, position), isProof) === undefined;
