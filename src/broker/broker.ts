@@ -91,6 +91,8 @@ export class Broker {
 
   readonly #connections = new Set<Connection>();
   readonly #bySession = new Map<Session, Connection>();
+  /** Client ids of sessions whose end is in the log and not committed, with the offset behind it. */
+  readonly #endings = new Map<string, number>();
   readonly journal: Journal;
   readonly #presence: Presence;
 
@@ -266,7 +268,21 @@ export class Broker {
   endSession(session: Session): void {
     this.#presence.end(session);
     this.journal.ended(session);
+    if (session.isRecorded) this.#noteEnding(session.clientId);
     this.state.endSession(session, this.onLeaveGroup);
+  }
+
+  #noteEnding(clientId: string): void {
+    const target = this.log.endOffset;
+    this.#endings.set(clientId, target);
+    this.whenCommitted(target, () => {
+      if (this.#endings.get(clientId) === target) this.#endings.delete(clientId);
+    });
+  }
+
+  /** A session of this client id has ended, and the log may lose that: after a restart the session would be there again. */
+  isEnding(clientId: string): boolean {
+    return this.#endings.has(clientId);
   }
 
   readonly onLeaveGroup = (session: Session, group: SharedGroup): void => {

@@ -185,7 +185,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   connection.outbox.bytes(connack, 0, connack.length);
   broker.attach(connection, session);
   const logEnd = broker.log.endOffset;
-  if (logEnd === logEndBefore) return;
+  if (logEnd === logEndBefore && !broker.isEnding(clientId)) return;
   // CONNACK says that a session is there or gone, and that a will is taken: true once the log has it. Nothing overtakes it.
   const { outbox } = connection;
   outbox.hold();

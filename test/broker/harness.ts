@@ -11,6 +11,7 @@ import type { LogFields, Logger } from '../../src/core/logger.js';
 import type { Transport, TransportHandler } from '../../src/core/transport.js';
 import type { Log } from '../../src/log/log.js';
 import { MemoryLog, type MemoryLogOptions } from '../../src/log/memory-log.js';
+import type { State } from '../../src/state/state.js';
 
 export type Version = 3 | 4 | 5;
 
@@ -89,7 +90,7 @@ export class FakeTransport implements Transport {
   pendingBytes = 0;
   readonly #highWaterBytes: number;
   readonly #drainsBeforeWritten: boolean;
-  readonly #onBytes: (bytes: Buffer) => void;
+  #onBytes: (bytes: Buffer) => void;
   #handler: TransportHandler | undefined = undefined;
   #writes: Write[] = [];
   #needsDrain = false;
@@ -168,6 +169,18 @@ export class FakeTransport implements Transport {
     }
     this.pendingBytes = 0;
     this.#handler?.onClose(undefined);
+  }
+
+  /** The process at the other end dies: of what is on its way `bytes` arrive, and nothing that it does afterwards leaves it. */
+  die(bytes: number): void {
+    let left = bytes;
+    for (const write of this.#writes) {
+      const arriving = write.bytes.subarray(0, left);
+      left -= arriving.length;
+      if (arriving.length > 0 && !this.isClosed) this.#onBytes(arriving);
+    }
+    this.#onBytes = () => undefined;
+    this.receive = () => undefined;
   }
 
   #schedule(): void {
@@ -362,6 +375,10 @@ export type Sections = { [K in keyof Config]?: Partial<Config[K]> };
 export interface TestBrokerOptions {
   /** The log in memory where it is absent. */
   createLog?: (options: MemoryLogOptions) => Log;
+  /** What the records of the log make, where it has any. */
+  state?: State;
+  /** The offsets of the publishes among them. */
+  publishOffsets?: readonly number[];
 }
 
 /** Small enough that tests meet the limits. */
@@ -381,12 +398,13 @@ function noting(log: Log, publishOffsets: number[]): Log {
 export class TestBroker {
   readonly broker: Broker;
   /** Of the publishes among the records, in order. */
-  readonly publishOffsets: number[] = [];
+  readonly publishOffsets: number[];
   readonly clock = new FakeClock();
   readonly logger = new LineLogger();
 
   constructor(sections: Sections = {}, options: TestBrokerOptions = {}) {
     const createLog = options.createLog ?? ((log) => new MemoryLog(log));
+    this.publishOffsets = [...(options.publishOffsets ?? [])];
     const config = defaultConfig();
     for (const [name, values] of Object.entries(sections)) {
       Object.assign(config[name as keyof Config], values);
@@ -397,6 +415,7 @@ export class TestBroker {
         const log = createLog({ ...MEMORY, ...sections.log, clock: this.clock, ...retention });
         return noting(log, this.publishOffsets);
       },
+      ...(options.state === undefined ? {} : { state: options.state }),
       logger: this.logger,
       clock: this.clock,
       authenticator: { authenticate: ({ userName }) => ({ accepted: true, userName }), reload() {} },

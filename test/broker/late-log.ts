@@ -73,6 +73,24 @@ export class LateLog implements Log {
     this.#random = this.behaviour.seed | 0;
   }
 
+  /**
+   * What a process finds after this one has died: the records before `end`, all of them committed, none of them in memory. What is committed
+   * here is among them.
+   */
+  successor(options: MemoryLogOptions, end: number): LateLog {
+    assert.ok(end >= this.highWatermark && end <= this.endOffset, 'what is committed is kept');
+    const log = new LateLog(options, { ...this.behaviour, seed: this.draw(0x7fff_ffff) });
+    for (const { topicName, bytes } of this.#records.slice(0, end)) {
+      log.append(topicName, bytes.length, true).buffer.set(bytes);
+    }
+    log.startOffset = this.startOffset;
+    log.highWatermark = end;
+    log.uncommittedBytes = 0;
+    log.#flushed = end;
+    log.#inMemoryFrom = end;
+    return log;
+  }
+
   get endOffset(): number {
     return this.#records.length;
   }

@@ -1,6 +1,9 @@
 // What publishers and subscribers may see of a broker, worked out beside it. Because a fake transport hands bytes over within the call, the
 // model knows at every moment what the broker knows: which records are in the log at which offset, which packet ids it has received, which
 // acknowledgements reached it. Whatever arrives is held against that.
+//
+// When the broker dies, each session is again what it was where the log that is left ends, and what was not recorded about its progress may come
+// once more at QoS 1, never at QoS 2.
 import assert from 'node:assert/strict';
 import {
   type FakeClient,
@@ -30,6 +33,7 @@ interface Entry {
   readonly key: string;
   readonly topic: string;
   readonly qos: Qos;
+  readonly isRetained?: boolean;
 }
 
 interface Subscription {
@@ -45,6 +49,8 @@ interface GroupRecord {
   isOwed: boolean;
   isAcknowledged: boolean;
   holder: Subscriber | undefined;
+  /** The broker died before its end was recorded, or cannot know of it: a member may be sent it once more. */
+  mayComeAgain: boolean;
   /** How often some member was sent it. */
   timesGiven: number;
 }
@@ -63,7 +69,24 @@ const FILTERS: readonly { filter: string; isQos0: boolean }[] = [
   { filter: 'b/#', isQos0: true },
   { filter: 'a/2', isQos0: true },
 ];
-const TOPICS = ['a/1', 'a/2', 'b/1', 'b/2', 's/1/x', 's/1/y', 's/2/x', 'c/1'];
+const TOPICS = ['a/1', 'a/2', 'b/1', 'b/2', 's/1/x', 's/1/y', 's/2/x', 'c/1', 'r/x', 'r/y'];
+/** Published with RETAIN; nobody subscribes to them. */
+const RETAINED_PREFIX = 'r/';
+
+/** What was true of a session in the broker, by where the log ended then: a crash leaves the last of it that the log has kept. */
+class History<T> {
+  readonly #states: { end: number; state: T }[] = [];
+
+  push(end: number, state: T): void {
+    this.#states.push({ end, state });
+  }
+
+  /** Forgets what came behind `end`, and answers what was true there. */
+  rewind(end: number): T | undefined {
+    while (this.#states.length > 0 && this.#states.at(-1)!.end > end) this.#states.pop();
+    return this.#states.at(-1)?.state;
+  }
+}
 
 /** Section 4.7, for names and filters without $. */
 function matches(filter: string, topic: string): boolean {
@@ -111,6 +134,12 @@ export class Publisher {
   /** What the broker holds of the session: packet ids that it has taken and not seen released. */
   #session: Set<number> | undefined = undefined;
   readonly #outgoing = new Map<number, Outgoing>();
+  readonly #history = new History<{ session: ReadonlySet<number> | undefined; isPersistent: boolean }>();
+  /** Its own state is a new one, and no CONNACK has told it that the broker's is. */
+  #isCleanUnconfirmed = false;
+  #mustBeClean = false;
+  /** What the broker publishes when the connection breaks. */
+  #will: Omit<Entry, 'offset'> | undefined = undefined;
   #expected: ExpectedAck[] = [];
   #lastPacketId = 0;
   #sequence = 0;
@@ -120,9 +149,12 @@ export class Publisher {
     this.#clientId = clientId;
   }
 
-  connect(version: Version, clean: boolean, isPersistent: boolean): void {
+  connect(version: Version, mayBeClean: boolean, mayPersist: boolean, hasWill: boolean): void {
     this.#leave(0);
-    const isClean = version === 5 ? clean : !isPersistent;
+    const isPersistent = mayPersist && !(this.#mustBeClean && version !== 5);
+    const isClean = version === 5 ? mayBeClean || this.#mustBeClean : !isPersistent;
+    this.#mustBeClean = false;
+    if (isClean) this.#isCleanUnconfirmed = true;
     if (isClean) this.#session = undefined;
     const sessionPresent = this.#session !== undefined;
     this.#session ??= new Set();
@@ -132,11 +164,20 @@ export class Publisher {
     const client = this.#world.broker.client(version);
     this.#client = client;
     client.onPacket = this.#world.guard((packet) => this.#onPacket(packet, sessionPresent));
+    const key = `${this.#clientId}:b/1:${++this.#sequence}`;
+    this.#will = hasWill ? { key, topic: 'b/1', qos: 1 } : undefined;
     client.connect({
       clientId: this.#clientId,
       clean: isClean,
       ...(version === 5 && isPersistent ? { expirySeconds: 1000 } : {}),
+      ...(hasWill ? { will: { topic: 'b/1', payload: Buffer.from(`${key}|`), qos: 1, retain: false } } : {}),
     });
+    const { endOffset } = this.#world.broker.broker.log;
+    // The end of the session before and the beginning of this one are two records.
+    if (isClean && (isPersistent || hasWill)) {
+      this.#history.push(endOffset - 1, { session: undefined, isPersistent: false });
+    }
+    this.#note();
     if (!sessionPresent) this.#outgoing.clear();
     // [MQTT-4.4.0-1] The client sends again, in order, what was not acknowledged.
     for (const outgoing of this.#outgoing.values()) {
@@ -150,6 +191,39 @@ export class Publisher {
     this.#leave(bytes);
   }
 
+  disconnect(): void {
+    if (this.#client === undefined) return;
+    this.#client.send({ cmd: 'disconnect' });
+    this.#will = undefined;
+    this.#leave(0);
+  }
+
+  /** The broker dies; `bytes` of what is on its way still arrive. */
+  die(bytes: number): void {
+    this.#client?.transport.die(bytes);
+    if (this.#client !== undefined) this.#client.onPacket = undefined;
+    this.#client = undefined;
+    this.#will = undefined;
+    this.#mustBeClean ||= this.#isCleanUnconfirmed;
+  }
+
+  /** The log has kept the records before `end`. */
+  rewind(end: number): void {
+    const kept = this.#history.rewind(end);
+    this.#isPersistent = kept?.isPersistent === true;
+    this.#session = this.#isPersistent && kept?.session !== undefined ? new Set(kept.session) : undefined;
+    this.#note();
+  }
+
+  /** What the broker holds has changed with the last record. */
+  #note(): void {
+    const session = this.#session === undefined ? undefined : new Set(this.#session);
+    this.#history.push(this.#world.broker.broker.log.endOffset, {
+      session,
+      isPersistent: this.#isPersistent,
+    });
+  }
+
   publish(topic: string, qos: Qos, fillerBytes: number): void {
     if (this.#client === undefined || this.#outgoing.size >= 20) return;
     const key = `${this.#clientId}:${topic}:${++this.#sequence}`;
@@ -161,7 +235,8 @@ export class Publisher {
     do this.#lastPacketId = (this.#lastPacketId % 65_535) + 1;
     while (this.#outgoing.has(this.#lastPacketId));
     const packetId = this.#lastPacketId;
-    const outgoing = { packetId, entry: { key, topic, qos }, payload, isReceived: false };
+    const isRetained = topic.startsWith(RETAINED_PREFIX);
+    const outgoing = { packetId, entry: { key, topic, qos, isRetained }, payload, isReceived: false };
     this.#outgoing.set(packetId, outgoing);
     this.#sendPublish(outgoing, false);
   }
@@ -182,7 +257,7 @@ export class Publisher {
 
   /** Comes back where it has to, and ends every exchange. */
   finish(): void {
-    if (this.#client === undefined) this.connect(this.#version, false, true);
+    if (this.#client === undefined) this.connect(this.#version, false, true, false);
     for (const outgoing of this.#outgoing.values()) if (outgoing.isReceived) this.#sendRelease(outgoing);
     const client = this.#client!;
     const check = client.onPacket!;
@@ -211,22 +286,30 @@ export class Publisher {
     client.transport.cut(bytes);
     this.#client = undefined;
     client.onPacket = undefined;
+    if (this.#will !== undefined) this.#world.append(this.#will);
+    this.#will = undefined;
     if (!this.#isPersistent) this.#session = undefined;
+    this.#note();
   }
 
   #sendPublish({ packetId, entry, payload }: Outgoing, dup: boolean): void {
-    const { qos, topic } = entry;
+    const { qos, topic, isRetained = false } = entry;
     const session = this.#session!;
     const isNew = qos === 1 || !session.has(packetId);
     if (isNew) this.#world.append(entry);
     if (qos === 2) session.add(packetId);
-    this.#client!.send(publishBytes(this.#version, topic, payload, { qos, messageId: packetId, dup }));
+    const retain = isRetained;
+    this.#client!.send(
+      publishBytes(this.#version, topic, payload, { qos, messageId: packetId, dup, retain }),
+    );
+    this.#note();
     this.#expect(qos === 1 ? 'puback' : 'pubrec', packetId, false);
   }
 
   #sendRelease({ packetId }: Outgoing): void {
     const isKnown = this.#session!.delete(packetId);
     this.#client!.send({ cmd: 'pubrel', messageId: packetId });
+    this.#note();
     this.#expect('pubcomp', packetId, !isKnown);
   }
 
@@ -239,6 +322,7 @@ export class Publisher {
     const { cmd, messageId } = packet;
     if (cmd === 'connack') {
       assert.equal(packet.sessionPresent, sessionPresent, `${this.#clientId}: session present`);
+      this.#isCleanUnconfirmed = false;
       return;
     }
     // [MQTT-4.6.0-2], [MQTT-4.6.0-3] Acknowledgements come in the order of the packets that they answer.
@@ -263,6 +347,8 @@ export class Publisher {
 /** A delivery that the client has seen and not finished. */
 interface Incoming {
   readonly packetId: number;
+  /** Its message, where it is one of the session's own subscriptions. */
+  readonly entry: Entry | undefined;
   readonly key: string;
   readonly qos: Qos;
   readonly record: GroupRecord | undefined;
@@ -270,6 +356,8 @@ interface Incoming {
   owes: 'puback' | 'pubrec' | 'nothing' | 'pubcomp';
   /** PUBREC has reached the broker. */
   isRecorded: boolean;
+  /** Where the log ended then. */
+  recordedEnd: number;
 }
 
 /** The subscriptions that a record is delivered for. */
@@ -281,6 +369,8 @@ interface Cover {
 
 /** What one session is owed, and what it has been given. */
 class SessionModel {
+  /** SUBSCRIBEs and, without a subscription, UNSUBSCRIBEs that the broker has taken, and where the log ended behind each. */
+  events: { end: number; text: string; subscription: Subscription | undefined }[] = [];
   readonly subscriptions = new Map<string, Subscription>();
   /** By offset, for every record that may arrive at QoS 1 or 2, owed or not. */
   readonly covers = new Map<number, Cover>();
@@ -292,6 +382,65 @@ class SessionModel {
   readonly ambiguous = new Set<string>();
   lastOffset = -1;
   connections = 0;
+
+  /** The broker has died since the session began. */
+  hasCrashed = false;
+  /** Delivered since the broker last died: if they come again after the next time, then with DUP. */
+  fresh = new Set<number>();
+  mustBeDup = new Set<number>();
+  /** Delivered at QoS 2, which happens once. */
+  readonly givenAtQos2 = new Set<number>();
+  /** Finished, as far as the broker knows it. */
+  finished = new Set<number>();
+  /** What of that was recorded when the broker died: never sent again. */
+  settled = new Set<number>();
+  readonly progress = new History<ReadonlySet<number>>();
+
+  /** What a message is delivered for now. */
+  coverOf(topic: string): Map<string, Subscription> {
+    const cover = new Map<string, Subscription>();
+    for (const subscription of this.subscriptions.values()) {
+      const isOwn = !subscription.text.startsWith('$share/');
+      if (isOwn && matches(subscription.filter, topic)) cover.set(subscription.text, subscription);
+    }
+    return cover;
+  }
+
+  cover(entry: Entry): void {
+    const cover = this.coverOf(entry.topic);
+    if (grantedBy(cover) > 0)
+      this.covers.set(entry.offset, { original: [...cover.values()], current: cover });
+  }
+
+  apply({ text, subscription }: SessionModel['events'][number]): void {
+    if (subscription !== undefined) {
+      this.subscriptions.set(text, subscription);
+      return;
+    }
+    this.subscriptions.delete(text);
+    for (const { current } of this.covers.values()) current.delete(text);
+  }
+
+  /** The log has kept the records before `end`: `log` are the messages among them, and `offsets` where they stand. */
+  rewind(end: number, log: readonly Entry[], offsets: readonly number[]): void {
+    this.events = this.events.filter((event) => event.end <= end);
+    this.subscriptions.clear();
+    this.covers.clear();
+    let applied = 0;
+    for (const entry of log) {
+      while (applied < this.events.length && this.events[applied]!.end <= offsets[entry.offset]!)
+        this.apply(this.events[applied++]!);
+      this.cover(entry);
+    }
+    for (const event of this.events.slice(applied)) this.apply(event);
+    for (const offset of this.delivered) assert.ok(offset < log.length, 'what was delivered was committed');
+    this.settled = new Set(this.progress.rewind(end));
+    this.finished = new Set(this.settled);
+    this.hasCrashed = true;
+    this.lastOffset = -1;
+    this.mustBeDup = this.fresh;
+    this.fresh = new Set();
+  }
 }
 
 /** The QoS that several subscriptions come to [MQTT-3.3.4-2]. */
@@ -310,6 +459,16 @@ export class Subscriber {
   readonly #incoming = new Map<number, Incoming>();
   /** In the order in which they were first delivered: what the broker must send again. */
   #resends: Incoming[] = [];
+  readonly #history = new History<{ session: SessionModel | undefined; isPersistent: boolean }>();
+  /** Its own state is a new one, and no CONNACK has told it that the broker's is. */
+  #isCleanUnconfirmed = false;
+  #mustBeClean = false;
+  /** Where the log ended behind each SUBSCRIBE and UNSUBSCRIBE that is not answered. */
+  #unanswered: number[] = [];
+  /** Packet ids of QoS 2 messages that the client has finished: after a crash the broker may not know. */
+  #finishedIds = new Set<number>();
+  /** Those from before the last crash. */
+  #maybeReleased = new Set<number>();
   /** Packet ids that were acknowledged on this connection before they were sent again. */
   #early = new Set<number>();
   /** PUBLISHes of QoS 1 and 2 on this connection that the client has not finished. */
@@ -330,18 +489,24 @@ export class Subscriber {
   /** @param isTakeover the connection before is still open: the broker ends it */
   connect(
     version: Version,
-    clean: boolean,
-    isPersistent: boolean,
+    mayBeClean: boolean,
+    mayPersist: boolean,
     receiveMaximum: number,
     isTakeover: boolean,
   ): void {
     this.#leave(isTakeover ? undefined : 0);
-    const isClean = version === 5 ? clean : !isPersistent;
+    const isPersistent = mayPersist && !(this.#mustBeClean && version !== 5);
+    const isClean = version === 5 ? mayBeClean || this.#mustBeClean : !isPersistent;
+    this.#mustBeClean = false;
+    if (isClean) this.#isCleanUnconfirmed = true;
+    this.#unanswered = [];
     if (isClean) this.#endSession();
     const sessionPresent = this.#session !== undefined;
     if (this.#session === undefined) {
       this.#session = new SessionModel();
       this.#incoming.clear();
+      this.#finishedIds.clear();
+      this.#maybeReleased.clear();
     }
     this.#session.connections++;
     this.#isPersistent = isPersistent;
@@ -354,9 +519,12 @@ export class Subscriber {
     const client = this.#world.broker.client(version, this.#world.options);
     this.#client = client;
     client.onPacket = this.#world.guard((packet) => {
-      if (packet.cmd === 'connack')
+      if (packet.cmd === 'connack') {
         assert.equal(packet.sessionPresent, sessionPresent, `${this.clientId}: session present`);
-      else this.#onPacket(packet);
+        this.#isCleanUnconfirmed = false;
+      } else {
+        this.#onPacket(packet);
+      }
     });
     client.connect({
       clientId: this.clientId,
@@ -364,6 +532,66 @@ export class Subscriber {
       ...(version === 5 ? { receiveMaximum, topicAliasMaximum: 3 } : {}),
       ...(version === 5 && isPersistent ? { expirySeconds: 1000 } : {}),
     });
+    const { endOffset } = this.#world.broker.broker.log;
+    // The end of the session before and the beginning of this one are two records.
+    if (isClean && isPersistent)
+      this.#history.push(endOffset - 1, { session: undefined, isPersistent: false });
+    this.#note();
+  }
+
+  /** What the broker holds has changed with the last record. */
+  #note(): void {
+    const { endOffset } = this.#world.broker.broker.log;
+    this.#history.push(endOffset, { session: this.#session, isPersistent: this.#isPersistent });
+  }
+
+  /** The broker dies; `bytes` of what is on its way still arrive. */
+  die(bytes: number): void {
+    this.#client?.transport.die(bytes);
+    if (this.#client !== undefined) this.#client.onPacket = undefined;
+    this.#client = undefined;
+    this.#mustBeClean ||= this.#isCleanUnconfirmed;
+  }
+
+  /** The log has kept the records before `end`. */
+  rewind(end: number): void {
+    const { log, broker } = this.#world;
+    const kept = this.#history.rewind(end);
+    this.#isPersistent = kept?.isPersistent === true;
+    this.#session = this.#isPersistent ? kept?.session : undefined;
+    this.#note();
+    const session = this.#session;
+    if (session === undefined) {
+      this.#incoming.clear();
+      return;
+    }
+    session.rewind(end, log, broker.publishOffsets);
+    for (const incoming of [...this.#incoming.values()]) {
+      if (incoming.recordedEnd > end) incoming.isRecorded = false;
+      if (incoming.qos === 2) continue;
+      // A receiver of QoS 1 keeps nothing. What it has not acknowledged must come again, under whatever packet id.
+      this.#incoming.delete(incoming.packetId);
+      if (incoming.entry !== undefined) session.delivered.delete(incoming.entry.offset);
+    }
+    for (const packetId of this.#finishedIds) this.#maybeReleased.add(packetId);
+    this.#finishedIds.clear();
+  }
+
+  /** Holds a message that it must be sent again, whatever happens to the broker. */
+  holdsForGood(record: GroupRecord): boolean {
+    return [...this.#incoming.values()].some((one) => one.record === record);
+  }
+
+  /** All progress up to now is in the log. */
+  noteProgress(): void {
+    const session = this.#session;
+    session?.progress.push(this.#world.broker.broker.log.endOffset, new Set(session.finished));
+  }
+
+  /** Where the log ended when it joined a group with a session that outlives the broker. */
+  joinedGroupAt(text: string): number {
+    if (!this.#isPersistent) return Number.POSITIVE_INFINITY;
+    return this.#session?.events.findLast((event) => event.text === text)?.end ?? Number.POSITIVE_INFINITY;
   }
 
   cut(bytes: number): void {
@@ -398,7 +626,6 @@ export class Subscriber {
   #sendSubscribe(subscription: Subscription): void {
     const { text, qos, id } = subscription;
     if (this.#client === undefined) return;
-    this.#session!.subscriptions.set(text, subscription);
     this.everSubscribed.add(subscription.filter);
     this.#client.send({
       cmd: 'subscribe',
@@ -406,17 +633,25 @@ export class Subscriber {
       subscriptions: [{ topic: text, qos }],
       ...(id > 0 ? { properties: { subscriptionIdentifier: id } } : {}),
     });
+    this.#change(text, subscription);
+  }
+
+  /** A SUBSCRIBE or UNSUBSCRIBE has been sent, and takes effect where the log ends. */
+  #change(text: string, subscription: Subscription | undefined): void {
+    const end = this.#world.broker.broker.log.endOffset;
+    const event = { end, text, subscription };
+    this.#session!.events.push(event);
+    this.#session!.apply(event);
+    this.#unanswered.push(end);
   }
 
   unsubscribe(which: number): void {
     const texts = [...(this.#session?.subscriptions.keys() ?? [])];
     const text = texts[which % Math.max(1, texts.length)];
     if (this.#client === undefined || text === undefined) return;
-    const session = this.#session!;
-    session.subscriptions.delete(text);
-    for (const { current } of session.covers.values()) current.delete(text);
-    if (text.startsWith('$share/')) this.#world.onMemberLeft(this, text);
     this.#client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: [text] });
+    this.#change(text, undefined);
+    if (text.startsWith('$share/')) this.#world.onMemberLeft(this, text);
   }
 
   isMember(text: string): boolean {
@@ -425,15 +660,7 @@ export class Subscriber {
 
   /** A record has been appended. */
   onAppend(entry: Entry): void {
-    const session = this.#session;
-    if (session === undefined) return;
-    const cover = new Map<string, Subscription>();
-    for (const subscription of session.subscriptions.values()) {
-      const isOwn = !subscription.text.startsWith('$share/');
-      if (isOwn && matches(subscription.filter, entry.topic)) cover.set(subscription.text, subscription);
-    }
-    if (grantedBy(cover) === 0) return;
-    session.covers.set(entry.offset, { original: [...cover.values()], current: cover });
+    this.#session?.cover(entry);
   }
 
   /** Takes the next step for one of the deliveries that wait for the client. */
@@ -488,7 +715,7 @@ export class Subscriber {
   }
 
   #step(incoming: Incoming): void {
-    const { packetId, owes } = incoming;
+    const { packetId, owes, entry, qos } = incoming;
     if (owes === 'nothing' || this.#client === undefined) return;
     incoming.owes = 'nothing';
     if (owes === 'pubrec') {
@@ -498,8 +725,13 @@ export class Subscriber {
       this.#incoming.delete(packetId);
       this.#unfinished.delete(packetId);
       if (incoming.record !== undefined) incoming.record.isAcknowledged = true;
+      if (qos === 2) this.#finishedIds.add(packetId);
+      // Of two records with one key it may have been the other one.
+      if (entry !== undefined && this.#world.log.filter(({ key }) => key === entry.key).length === 1)
+        this.#session!.finished.add(entry.offset);
     }
     this.#client.send({ cmd: owes, messageId: packetId });
+    if (owes === 'pubrec') incoming.recordedEnd = this.#world.broker.broker.log.endOffset;
   }
 
   /** @param bytes that still arrive, or undefined where the connection is left open and not looked at any more */
@@ -513,7 +745,9 @@ export class Subscriber {
       // Somebody else may be given what was not acknowledged at QoS 1.
       if (incoming.record !== undefined && incoming.qos === 1) incoming.record.holder = undefined;
     }
+    this.noteProgress();
     if (!this.#isPersistent) this.#endSession();
+    this.#note();
   }
 
   #endSession(): void {
@@ -536,6 +770,9 @@ export class Subscriber {
       this.#onPubrel(packet.messageId);
     } else {
       assert.ok(packet.cmd === 'suback' || packet.cmd === 'unsuback', `${this.clientId} got ${packet.cmd}`);
+      const end = this.#unanswered.shift();
+      assert.ok(end !== undefined, `${this.clientId}: ${packet.cmd} answers nothing`);
+      assert.ok(this.#world.broker.broker.log.highWatermark >= end, `${packet.cmd} before its commit`);
     }
   }
 
@@ -575,9 +812,10 @@ export class Subscriber {
       );
       const group = GROUPS.find(({ prefix }) => topicOf(key).startsWith(prefix));
       const record = group === undefined ? undefined : this.#takeGroupRecord(key, group.filter);
-      if (group === undefined) this.#takeOwn(packet, key);
+      const entry = group === undefined ? this.#takeOwn(packet, key) : undefined;
       const owes = qos === 1 ? 'puback' : 'pubrec';
-      this.#incoming.set(messageId, { packetId: messageId, key, qos, record, owes, isRecorded: false });
+      const state = { record, entry, owes, isRecorded: false, recordedEnd: 0 } as const;
+      this.#incoming.set(messageId, { packetId: messageId, key, qos, ...state });
     }
     this.#unfinished.add(messageId);
     // [MQTT-3.3.4-9]
@@ -608,35 +846,47 @@ export class Subscriber {
   }
 
   /** A message of the session's own subscriptions, seen for the first time: the next one in the order of the log. */
-  #takeOwn(packet: Received, key: string): void {
+  #takeOwn(packet: Received, key: string): Entry {
     const session = this.#session!;
-    for (const skipped of this.#resends) this.#skip(skipped);
-    this.#resends = [];
     const candidates = this.#world.log.filter(
-      ({ offset, key: one }) => offset > session.lastOffset && session.covers.has(offset) && one === key,
+      ({ offset, key: one }) =>
+        offset > session.lastOffset &&
+        session.covers.has(offset) &&
+        one === key &&
+        !session.settled.has(offset) &&
+        !session.givenAtQos2.has(offset),
     );
     const [entry] = candidates;
-    if (candidates.length > 1 && grantedBy(session.covers.get(entry!.offset)!.current) === 0) {
-      session.ambiguous.add(key);
-    }
+    const isGivenUp = (one: Entry): boolean => grantedBy(session.covers.get(one.offset)!.current) === 0;
+    if (candidates.length > 1 && (session.hasCrashed || isGivenUp(entry!))) session.ambiguous.add(key);
     assert.ok(
       entry !== undefined,
       `${this.clientId}: ${key} arrived twice, out of order after offset ${session.lastOffset}, or unasked`,
     );
     assert.equal(packet.topic === '' || packet.topic === entry.topic, true, 'topic');
+    // What is sent again comes first. After a crash that may be more than the client still holds.
+    const isBefore = (one: Incoming): boolean =>
+      !session.hasCrashed || (one.entry !== undefined && one.entry.offset < entry.offset);
+    for (const skipped of this.#resends.filter(isBefore)) this.#skip(skipped);
+    this.#resends = this.#resends.filter((one) => !isBefore(one));
+    if (candidates.every(({ offset }) => session.mustBeDup.has(offset)))
+      assert.equal(packet.dup, true, `${this.clientId}: ${key} again without DUP`);
     session.lastOffset = entry.offset;
     session.delivered.add(entry.offset);
+    session.fresh.add(entry.offset);
+    if (packet.qos === 2) session.givenAtQos2.add(entry.offset);
     const { original, current } = session.covers.get(entry.offset)!;
     const isUnchanged = original.every(
       (one) => current.has(one.text) && session.subscriptions.get(one.text) === one,
     );
     // What was on its way when a subscription changed may show either state of it.
-    if (!isUnchanged || packet.dup) return;
+    if (!isUnchanged || packet.dup) return entry;
     assert.equal(packet.qos, Math.min(entry.qos, grantedBy(current)), `${this.clientId}: QoS of ${key}`);
-    if (this.#version !== 5) return;
+    if (this.#version !== 5) return entry;
     const ids = [packet.properties?.subscriptionIdentifier ?? []].flat() as number[];
     const wanted = original.map(({ id }) => id).filter((id) => id > 0);
     assert.deepEqual(ids.sort(), wanted.sort(), `${this.clientId}: subscription identifiers of ${key}`);
+    return entry;
   }
 
   #takeGroupRecord(key: string, filter: string): GroupRecord {
@@ -644,7 +894,8 @@ export class Subscriber {
     assert.ok(candidates.length > 0, `${key} was never owed to a group`);
     assert.ok(this.everSubscribed.has(filter), `${this.clientId} never joined the group for ${key}`);
     const free = candidates.filter(
-      ({ isAcknowledged, holder }) => !isAcknowledged && (holder === undefined || holder === this),
+      ({ isAcknowledged, mayComeAgain, holder }) =>
+        (!isAcknowledged || mayComeAgain) && (holder === undefined || holder === this),
     );
     assert.ok(
       free.length > 0,
@@ -658,13 +909,23 @@ export class Subscriber {
       fewest.find(({ holder }) => holder === undefined) ??
       fewest[0]!;
     record.timesGiven++;
+    record.mayComeAgain = false;
     record.holder = this;
     return record;
   }
 
   #onPubrel(packetId: number): void {
     const incoming = this.#incoming.get(packetId);
+    if (incoming === undefined && this.#maybeReleased.has(packetId)) {
+      // It was finished before the crash, and the broker cannot know.
+      this.#client!.send({ cmd: 'pubcomp', messageId: packetId });
+      return;
+    }
     assert.ok(incoming?.isRecorded, `${this.clientId}: PUBREL ${packetId} for what was not received`);
+    assert.ok(
+      !this.#isPersistent || this.#world.broker.broker.log.highWatermark >= incoming.recordedEnd,
+      `${this.clientId}: PUBREL ${packetId} before the record of its PUBREC`,
+    );
     if (this.#resends.includes(incoming)) this.#takeResend(incoming);
     incoming.owes = 'pubcomp';
   }
@@ -689,6 +950,8 @@ export interface Step {
     | 'acknowledgeEarly'
     | 'stall'
     | 'unstall'
+    | 'progress'
+    | 'crash'
     | 'turn';
   readonly who: number;
   readonly a: number;
@@ -697,7 +960,9 @@ export interface Step {
 }
 
 export class World {
-  readonly broker: TestBroker;
+  broker: TestBroker;
+  /** How often the broker has died. */
+  crashes = 0;
   readonly options: ModelOptions;
   readonly log: Entry[] = [];
   readonly groupRecords: GroupRecord[] = [];
@@ -705,11 +970,75 @@ export class World {
   readonly #publishers: Publisher[];
   readonly #subscribers: Subscriber[];
 
-  constructor(broker: TestBroker, options: ModelOptions) {
+  readonly #crash: (broker: TestBroker, draw: number) => TestBroker;
+
+  /** @param crash ends the broker as it is and answers the one that follows it */
+  constructor(
+    broker: TestBroker,
+    options: ModelOptions,
+    crash: (broker: TestBroker, draw: number) => TestBroker = (same) => same,
+  ) {
     this.broker = broker;
+    this.#crash = crash;
     this.options = options;
     this.#publishers = ['p0', 'p1'].map((clientId) => new Publisher(this, clientId));
     this.#subscribers = ['s0', 's1', 's2'].map((clientId) => new Subscriber(this, clientId));
+    this.#watchProgress();
+  }
+
+  /** Whoever has progress recorded, the broker's timer or the program: from then on it counts. */
+  #watchProgress(): void {
+    const { journal } = this.broker.broker;
+    const recordTouched = journal.recordTouched.bind(journal);
+    journal.recordTouched = () => {
+      recordTouched();
+      for (const subscriber of this.#subscribers) subscriber.noteProgress();
+    };
+  }
+
+  /** The broker dies, and another one follows it. */
+  #die(bytes: number, draw: number): void {
+    this.crashes++;
+    for (const client of [...this.#publishers, ...this.#subscribers]) client.die(bytes);
+    if (this.#failure !== undefined) return;
+    this.broker = this.#crash(this.broker, draw);
+    const { endOffset } = this.broker.broker.log;
+    this.#watchProgress();
+    this.log.length = this.broker.publishOffsets.length;
+    this.#keys.clear();
+    for (const { key } of this.log) this.#keys.add(key);
+    for (const client of [...this.#publishers, ...this.#subscribers]) client.rewind(endOffset);
+    this.#rewindGroups();
+    this.#assertRetained();
+  }
+
+  /** Who is in a group with a session that is gone has left it, and what it holds at QoS 1 is not known. */
+  #rewindGroups(): void {
+    const kept = this.groupRecords.filter(({ entry }) => entry.offset < this.log.length);
+    this.groupRecords.length = 0;
+    this.groupRecords.push(...kept);
+    for (const record of kept) {
+      if (record.holder?.holdsForGood(record) === true) continue;
+      record.holder = undefined;
+      record.mayComeAgain = true;
+      const { text } = GROUPS.find(({ prefix }) => record.entry.topic.startsWith(prefix))!;
+      const joinedAt = Math.min(
+        ...this.#subscribers.filter((one) => one.isMember(text)).map((one) => one.joinedGroupAt(text)),
+      );
+      if (joinedAt > this.broker.publishOffsets[record.entry.offset]!) record.isOwed = false;
+    }
+  }
+
+  /** The last message of each topic with RETAIN is there, and nothing else. */
+  #assertRetained(): void {
+    const expected = new Map<string, string>();
+    for (const { topic, key, isRetained } of this.log) if (isRetained) expected.set(topic, key);
+    const { retained } = this.broker.broker.state;
+    assert.equal(retained.size, expected.size, 'retained messages');
+    for (const [topic, key] of expected) {
+      const { record } = retained.get(topic.split('/'))!;
+      assert.ok(record.buffer.includes(`${key}|`), `${topic} retains ${key}`);
+    }
   }
 
   #failure: unknown;
@@ -743,6 +1072,7 @@ export class World {
         isOwed: true,
         isAcknowledged: false,
         holder: undefined,
+        mayComeAgain: false,
         timesGiven: 0,
       });
     }
@@ -767,7 +1097,7 @@ export class World {
   }
 
   async #run(steps: readonly Step[]): Promise<void> {
-    for (const publisher of this.#publishers) publisher.connect(4, true, true);
+    for (const publisher of this.#publishers) publisher.connect(4, true, true, false);
     for (const [i, subscriber] of this.#subscribers.entries())
       subscriber.connect(i === 0 ? 4 : 5, true, true, 2, false);
     for (const step of steps) {
@@ -789,6 +1119,7 @@ export class World {
     this.#isOver = true;
     assert.equal(this.broker.publishOffsets.length, this.log.length, 'messages in the log');
     assert.equal(this.broker.broker.commits.size, 0, 'no answer waits');
+    this.#assertRetained();
     for (const publisher of this.#publishers) publisher.assertFinished();
     for (const subscriber of this.#subscribers) subscriber.assertFinished();
     for (const { entry, isOwed, isAcknowledged } of this.groupRecords) {
@@ -825,7 +1156,7 @@ export class World {
         publisher.cut(a);
         break;
       case 'connectPublisher':
-        publisher.connect(a % 2 === 0 ? 4 : 5, b % 4 === 0, c % 4 !== 0);
+        publisher.connect(a % 2 === 0 ? 4 : 5, b % 4 === 0, c % 4 !== 0, c % 3 === 0);
         break;
       case 'connect':
         subscriber.connect(a % 2 === 0 ? 4 : 5, b % 5 === 0, c % 5 !== 0, (b % 3) + 1, a % 3 === 0);
@@ -835,7 +1166,8 @@ export class World {
         subscriber.cut(a);
         break;
       case 'disconnect':
-        subscriber.disconnect();
+        if (a % 4 === 0) publisher.disconnect();
+        else subscriber.disconnect();
         break;
       case 'subscribe':
         subscriber.subscribe(a, qos);
@@ -857,6 +1189,12 @@ export class World {
         break;
       case 'unstall':
         subscriber.unstall();
+        break;
+      case 'progress':
+        this.broker.broker.journal.recordTouched();
+        break;
+      case 'crash':
+        this.#die(who === 0 ? a : a * 100, b * 21 + c);
         break;
     }
   }

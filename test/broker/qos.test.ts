@@ -23,6 +23,8 @@ const WEIGHTS: Record<Step['kind'], number> = {
   unstall: 2,
   cutPublisher: 1,
   connectPublisher: 2,
+  progress: 2,
+  crash: 0,
 };
 
 const kinds = Object.entries(WEIGHTS).flatMap(([kind, weight]) =>
