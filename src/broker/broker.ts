@@ -146,6 +146,7 @@ export class Broker {
       whenCommitted: (offset, work) => this.whenCommitted(offset, work),
       onCaughtUp: (subscription, offset) => this.state.mergeReplay(subscription, offset),
       isSuperseded: (topicName) => this.#newerQos0.has(topicName),
+      hasUncommittedQos0: () => this.#newerQos0.size > 0,
       mayRead,
       mayHavePublished:
         accessControl === undefined

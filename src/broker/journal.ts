@@ -72,7 +72,13 @@ export class Journal implements Recorder {
   /** In force at its commit. @returns the offset at which it takes effect, and the one behind it */
   subscribed(session: Session, subscriptionId: number, filters: SubscribedFilter[]): number {
     writeSubscribed(this.#writer, { number: session.number, subscriptionId, filters });
-    return this.#commitTarget();
+    const target = this.#commitTarget();
+    for (const { text } of filters) {
+      if (!session.subscriptions.has(text)) continue;
+      session.resubscribed ??= new Map();
+      session.resubscribed.set(text, target);
+    }
+    return target;
   }
 
   /** In force at its commit. @returns the offset behind it */
@@ -105,12 +111,21 @@ export class Journal implements Recorder {
 
   #progress(session: Session, isWhole: boolean): number {
     const cursor = session.isLive ? this.#appliedOffset() : session.cursor;
+    this.#forgetResubscribed(session);
     writeProgress(this.#writer, progressOf(session, cursor, isWhole));
     const target = this.#commitTarget();
     session.scansDone = undefined;
     session.inflight.markRecorded(target);
     if (isWhole) session.isTouched = false;
     return target;
+  }
+
+  #forgetResubscribed(session: Session): void {
+    if (session.resubscribed === undefined) return;
+    for (const [text, target] of session.resubscribed) {
+      if (target <= this.#appliedOffset()) session.resubscribed.delete(text);
+    }
+    if (session.resubscribed.size === 0) session.resubscribed = undefined;
   }
 
   #groupProgress(group: SharedGroup): void {

@@ -171,8 +171,11 @@ function decide(
   const qos = lowerQos(request.qos, mqtt.maximumQos as QoS);
   const { filter: text, noLocal, retainAsPublished, retainHandling } = request;
   // [MQTT-3.3.1-9] to [MQTT-3.3.1-11] v5; never for a shared subscription (section 4.8.2).
-  // What is retained is in the history as well.
-  const isRetainedOwed = parsed.group === undefined && parsed.replay === undefined && retainHandling !== 2;
+  // What is retained is in the history as well, unless it is all that is wanted of that.
+  const isRetainedOwed =
+    parsed.replay === undefined
+      ? parsed.group === undefined && retainHandling !== 2
+      : parsed.replay.kind === 'retained';
   const replayFrom = parsed.replay === undefined ? -1 : offsetOf(broker, parsed.replay, offsetOfTime);
   return {
     parsed,
@@ -182,6 +185,7 @@ function decide(
 
 /** Where a replay begins: within what the log holds. */
 function offsetOf({ log }: Broker, from: ReplayFrom, offsetOfTime: number | undefined): number {
+  if (from.kind === 'retained') return log.endOffset;
   const wanted = from.kind === 'offset' ? from.offset : (offsetOfTime ?? 0);
   return Math.min(Math.max(wanted, log.startOffset), log.endOffset);
 }
@@ -203,7 +207,13 @@ function subscribe(
     offset,
     filter.replayFrom,
   );
-  if (subscription.isReplay) broker.pump.queuePump(session);
+  if (parsed.replay?.kind === 'retained') {
+    // Nothing is to be read: it is a subscription like any other at once.
+    broker.state.mergeReplay(subscription, offset);
+    session.touch();
+  } else if (subscription.isReplay) {
+    broker.pump.queuePump(session);
+  }
   const { group } = subscription;
   if (group !== undefined) {
     if (session.recorder !== undefined) {
@@ -212,7 +222,11 @@ function subscribe(
     }
     broker.pump.onMember(subscription);
   }
-  if (filter.isRetainedOwed && (filter.retainHandling === 0 || isNew)) subscription.isRetainedOwed = true;
+  if (filter.isRetainedOwed && (filter.retainHandling === 0 || isNew)) {
+    // The scan for the subscription that this one replaces must not pass for its own.
+    broker.pump.stopRetained(session, filter.text);
+    subscription.isRetainedOwed = true;
+  }
   return subscription;
 }
 

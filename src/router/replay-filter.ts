@@ -3,6 +3,8 @@
 /** Where history begins: at the oldest record, at an offset, or at a time (wall clock, milliseconds since the Unix epoch). */
 export type ReplayFrom =
   | { readonly kind: 'earliest' }
+  /** Of history only what is retained. */
+  | { readonly kind: 'retained' }
   | { readonly kind: 'offset'; readonly offset: number }
   /** So many milliseconds before the subscription. */
   | { readonly kind: 'ago'; readonly ms: number }
@@ -22,11 +24,11 @@ const DURATION_PART = /(\d+)(ms|[smhdw])/g;
 /** RFC 3339, section 5.6. */
 const TIME = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
 
-const EXPECTED = 'earliest, an offset, a duration like -1h30m or a time like 2026-01-31T12:00:00Z';
+const EXPECTED = 'earliest, retained, an offset, a duration like -1h30m or a time like 2026-01-31T12:00:00Z';
 
 /** @returns where it begins, or a few words that say what is wrong */
 export function parseReplayFrom(text: string): ReplayFrom | string {
-  if (text === 'earliest') return { kind: 'earliest' };
+  if (text === 'earliest' || text === 'retained') return { kind: text };
   if (/^\d{1,16}$/.test(text)) {
     const offset = Number(text);
     return Number.isSafeInteger(offset) ? { kind: 'offset', offset } : `there is no offset ${text}`;

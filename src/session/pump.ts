@@ -41,6 +41,8 @@ export interface PumpOptions {
   whenCommitted: (offset: number, work: () => void) => void;
   /** Whether a newer message than a topic's retained one was delivered already, although it is not committed yet (QoS 0). */
   isSuperseded: (topicName: string) => boolean;
+  /** Whether messages are in the log and not committed that were delivered already, as they came (QoS 0). */
+  hasUncommittedQos0: () => boolean;
   /** Whether a session may be sent messages of a topic; undefined where there are no rules. */
   mayRead: ((session: Session, topicName: string) => boolean) | undefined;
   /** Whether whoever published a retained message still may (CVE-2018-12546). */
@@ -58,12 +60,19 @@ export class Pump {
   readonly #whenCommitted: PumpOptions['whenCommitted'];
   readonly #onCaughtUp: PumpOptions['onCaughtUp'];
   readonly #isSuperseded: PumpOptions['isSuperseded'];
+  readonly #hasUncommittedQos0: PumpOptions['hasUncommittedQos0'];
   readonly #mayRead: PumpOptions['mayRead'];
   readonly #mayHavePublished: PumpOptions['mayHavePublished'];
   #pumps: Reading[] = [];
   /** Sessions that have room again. */
   #roomy: Session[] = [];
+  /** Sessions with a replay that waits for a commit. */
+  readonly #awaitingCommit = new Set<Session>();
   readonly #message = new Message();
+  /** The last topic of a replay that is not interned. */
+  #foreignTopic: Topic<Route> | undefined = undefined;
+  /** Records below were appended by processes before this one. */
+  readonly #firstOffset: number;
 
   constructor(options: PumpOptions) {
     this.#log = options.log;
@@ -76,6 +85,8 @@ export class Pump {
     this.#whenCommitted = options.whenCommitted;
     this.#onCaughtUp = options.onCaughtUp;
     this.#isSuperseded = options.isSuperseded;
+    this.#hasUncommittedQos0 = options.hasUncommittedQos0;
+    this.#firstOffset = options.log.endOffset;
     this.#mayRead = options.mayRead;
     this.#mayHavePublished = options.mayHavePublished;
   }
@@ -194,7 +205,8 @@ export class Pump {
     // Given up since; what follows it under the same text has its own say.
     if (session.subscriptions.get(subscription.text) !== subscription) return;
     const levels = subscription.filter.split('/');
-    if (!hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined) {
+    const isEmpty = !hasWildcard(subscription.filter) && this.#retained.get(levels) === undefined;
+    if (isEmpty && subscription.replayNoticeAt < 0) {
       this.#noteScanDone(session, subscription.text);
       return;
     }
@@ -210,8 +222,9 @@ export class Pump {
     this.queuePump(session);
   }
 
-  /** Sends no more retained messages for a subscription: it is given up. */
+  /** Sends no more retained messages for a subscription: it is given up, or replaced. */
   stopRetained(session: Session, text: string): void {
+    session.scansDone = session.scansDone?.filter((done) => done !== text);
     session.scans?.delete(text);
     if (session.scans?.size === 0) session.scans = undefined;
   }
@@ -410,6 +423,8 @@ export class Pump {
       budget -= scan.scan.visited - visited;
       if (step === 'blocked') return;
       if (step === 'done') {
+        const subscription = session.subscriptions.get(scan.text);
+        if (subscription !== undefined && !this.#noticeEnd(session, subscription)) return;
         this.stopRetained(session, scan.text);
         this.#noteScanDone(session, scan.text);
       } else if (step === 'budget' || --budget <= 0) {
@@ -455,15 +470,15 @@ export class Pump {
     }
     if (!this.#mayDeliverRetained(session, retained)) return 'sent';
     const message = this.#loadRetained(retained);
-    if (subscription.noLocal && message.publisher === session.number) return 'sent';
+    if (subscription.noLocal && this.#isOwn(session, message)) return 'sent';
     if (message.isExpired(this.#clock.wallMs())) {
       this.#delivery.counters.expired++;
       return 'sent';
     }
     const ids = subscription.id > 0 ? [subscription.id] : undefined;
     // [MQTT-3.3.1-8] v3.1.1: RETAIN is set on what is sent because of a new subscription.
-    if (qos === 0) this.#delivery.sendQos0(session, message, true, ids);
-    else this.#delivery.send(session, message, qos, true, ids, retained);
+    if (qos === 0) this.#delivery.sendQos0(session, message, true, ids, subscription.isReplay);
+    else this.#delivery.send(session, message, qos, true, ids, retained, subscription.isReplay);
     return 'sent';
   }
 
@@ -552,7 +567,7 @@ export class Pump {
   }
 
   /** Loads the record that was read, unless its topic is not wanted: then it is left alone, so that it is not interned either. */
-  #isInteresting(reader: LogReader, interest: Interest): boolean {
+  #isInteresting(reader: LogReader, interest: Interest, isReplay = false): boolean {
     if (!isPublish(reader.record)) return false;
     const message = this.#message;
     message.readRecord(reader.record);
@@ -564,8 +579,20 @@ export class Pump {
     }
     const topicName = buffer.toString('utf8', topicStart, topicEnd);
     if (!interest(topicName)) return false;
-    message.topic = this.#router.internTopic(topicName);
+    message.topic = isReplay ? this.#topicOfHistory(topicName) : this.#router.internTopic(topicName);
     return true;
+  }
+
+  /** A topic that is not interned: those of history are many, and nobody may publish to them any more. */
+  #topicOfHistory(topicName: string): Topic<Route> {
+    if (this.#foreignTopic?.name !== topicName)
+      this.#foreignTopic = new Topic(topicName, Buffer.from(topicName), 0);
+    return this.#foreignTopic;
+  }
+
+  /** Sessions that the log does not know are numbered from the start by each process. */
+  #isOwn(session: Session, { publisher, offset }: Message): boolean {
+    return publisher === session.number && (session.isRecorded || offset >= this.#firstOffset);
   }
 
   /** Sends the loaded record to a session that can take it. Answers what it cost beyond the reading, in records. */
@@ -600,14 +627,20 @@ export class Pump {
     return 'done';
   }
 
-  /** Reads history up to where its session is, which takes over from there. */
+  /** Reads history up to the end, from where on its session delivers at commit, or from its own cursor. */
   #pumpReplay(session: Session, subscription: Subscription, interest: Interest): Progress {
     const reader = this.#readerOf(session);
     reader.seek(subscription.replayCursor);
     for (let budget = PUMP_BUDGET; budget > 0; budget--) {
-      this.#noticeReplay(session, subscription);
-      const end = session.isLive ? this.#log.highWatermark : session.cursor;
-      if (subscription.replayCursor >= end) {
+      const { replayCursor, replayNoticeAt } = subscription;
+      if (replayCursor >= replayNoticeAt && !this.#noticeEnd(session, subscription)) return 'blocked';
+      const end = this.#log.highWatermark;
+      if (replayCursor >= end) {
+        // Who is delivered to as they come gets none of those that came before: they are read from the log once they are committed.
+        if (this.#hasUncommittedQos0()) {
+          this.#pumpAtCommit(session);
+          return 'blocked';
+        }
         this.#onCaughtUp(subscription, subscription.replayCursor);
         session.touch();
         return 'done';
@@ -619,7 +652,7 @@ export class Pump {
       session.touch();
       if (result === ReadResult.Later) break;
       if (result === ReadResult.End || reader.record.offset >= end) continue;
-      if (this.#isInteresting(reader, interest)) this.#sendHistory(session, subscription, interest);
+      if (this.#isInteresting(reader, interest, true)) this.#sendHistory(session, subscription, interest);
     }
     this.queuePump(session);
     return 'blocked';
@@ -630,7 +663,7 @@ export class Pump {
     const message = this.#message;
     // One that is in the table of topics was not asked about.
     if (!interest(message.topic.name) || this.#mayRead?.(session, message.topic.name) === false) return;
-    if (subscription.noLocal && message.publisher === session.number) return;
+    if (subscription.noLocal && this.#isOwn(session, message)) return;
     const ids = subscription.id > 0 ? [subscription.id] : undefined;
     const isRetained = message.isRetained && subscription.retainAsPublished;
     const qos = lowerQos(message.qos, subscription.qos);
@@ -638,18 +671,27 @@ export class Pump {
     else this.#delivery.send(session, message, qos, isRetained, ids, subscription, true);
   }
 
-  /** Tells a client that asked for it that it has all of the history there was when it subscribed. */
-  #noticeReplay(session: Session, subscription: Subscription): void {
-    if (subscription.replayNoticeAt < 0 || subscription.replayCursor < subscription.replayNoticeAt) return;
-    // What was claimed goes first.
-    if (session.claims !== undefined) {
+  #pumpAtCommit(session: Session): void {
+    if (this.#awaitingCommit.has(session)) return;
+    this.#awaitingCommit.add(session);
+    this.#whenCommitted(this.#log.endOffset, () => {
+      this.#awaitingCommit.delete(session);
       this.queuePump(session);
-      return;
-    }
+    });
+  }
+
+  /**
+   * Tells a client that asked for it that it has all of the history there was when it subscribed. False where that has to wait: for room,
+   * or for what was claimed and goes first. Both have the session pumped.
+   */
+  #noticeEnd(session: Session, subscription: Subscription): boolean {
+    if (subscription.replayNoticeAt < 0) return true;
+    if (session.claims !== undefined || !session.outbox!.hasRoom) return false;
     subscription.replayNoticeAt = -1;
     const message = new Message();
     message.topic = new Topic(subscription.text, Buffer.from(subscription.text), 0);
     this.#delivery.sendQos0(session, message, false, subscription.id > 0 ? [subscription.id] : undefined);
+    return true;
   }
 
   #pumpGroup(group: SharedGroup): void {

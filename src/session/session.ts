@@ -79,6 +79,11 @@ export class Session {
   recorder: Recorder | undefined = undefined;
   /** Its progress has changed since it was recorded. */
   isTouched = false;
+  /**
+   * Subscriptions that a record makes anew, with the offset behind it. Until that is applied, nothing is recorded about how far the one
+   * before has come: read after that record, it would be taken for the progress of the new one.
+   */
+  resubscribed: Map<string, number> | undefined = undefined;
   /** Some of its claims are in no record yet. */
   hasNewClaims = false;
   /** Subscriptions whose retained messages are all on their way, and of which that is not recorded yet. */

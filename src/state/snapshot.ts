@@ -126,12 +126,13 @@ export function progressOf(session: Session, cursor: number, isWhole: boolean): 
   }
   const replays: RecordedReplay[] = [];
   for (const subscription of session.subscriptions.values()) {
-    if (!subscription.isReplay) continue;
     const { text, replayCursor, since } = subscription;
+    if (!subscription.isReplay || session.resubscribed?.has(text)) continue;
     const isMerged = replayCursor < 0;
     replays.push({ text, cursor: isMerged ? since : replayCursor, isMerged });
   }
-  return { number: session.number, cursor, isWhole, inflight, scansDone: session.scansDone ?? [], replays };
+  const scansDone = (session.scansDone ?? []).filter((text) => !session.resubscribed?.has(text));
+  return { number: session.number, cursor, isWhole, inflight, scansDone, replays };
 }
 
 function originOf(session: Session, slot: number): RecordedOrigin | undefined {
