@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const run = promisify(execFile);
 const GOMQ = 'dist/src/main.js';
@@ -24,7 +25,7 @@ interface Broker {
 async function startBroker(...args: string[]): Promise<Broker> {
   const child = spawn(
     process.execPath,
-    [GOMQ, 'start', '--mqtt', '127.0.0.1:0', '--http', '127.0.0.1:0', ...args],
+    [GOMQ, 'start', '--mqtt', '127.0.0.1:0', '--http', '127.0.0.1:0', '--data', temporaryFolder(), ...args],
     {
       stdio: ['ignore', 'pipe', 'pipe'],
     },
@@ -66,7 +67,7 @@ describe('gomq start', () => {
     const broker = await startBroker();
     const second = spawnSync(
       process.execPath,
-      [GOMQ, 'start', '--mqtt', `127.0.0.1:${broker.port}`, '--http', 'off'],
+      [GOMQ, 'start', '--mqtt', `127.0.0.1:${broker.port}`, '--http', 'off', '--data', temporaryFolder()],
       {
         encoding: 'utf8',
       },

@@ -9,6 +9,7 @@ import { createInterface, type Interface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { closeAllClients, RawClient } from '../support/raw-client.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const GOMQ = 'dist/src/main.js';
 const GOMQCTL = 'dist/cli/main.js';
@@ -30,7 +31,7 @@ before(async () => {
   writeFileSync(aclFile, RULES, { mode: 0o600 });
   const files = ['--set', `auth.passwordFile=${passwordFile}`, '--set', `auth.aclFile=${aclFile}`];
   const nowhere = ['--mqtt', '127.0.0.1:0', '--http', 'off', '--set', 'auth.anonymous=never'];
-  broker = spawn(process.execPath, [GOMQ, 'start', ...nowhere, ...files], {
+  broker = spawn(process.execPath, [GOMQ, 'start', '--data', temporaryFolder(), ...nowhere, ...files], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   diagnostics = createInterface(broker.stderr);

@@ -1,12 +1,11 @@
 // A broker in this process, on ports of its own, with the configuration a test asks for.
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import type { Clock } from '../../src/core/clock.js';
 import { type Config, defaultConfig } from '../../src/core/config.js';
 import { type Logger, silentLogger } from '../../src/core/logger.js';
 import { type Gomq, startGomq as start } from '../../src/main.js';
+import { temporaryFolder } from './temporary-folder.js';
 
 export type DeepPartial<T> = T extends readonly unknown[] ? T : { [K in keyof T]?: DeepPartial<T[K]> };
 
@@ -31,7 +30,7 @@ export async function startGomq(
   const base = defaultConfig();
   base.listeners.mqtt = ['127.0.0.1:0'];
   base.http.listen = '';
-  const data = config.node?.data === undefined ? mkdtempSync(join(tmpdir(), 'gomq-')) : undefined;
+  const data = config.node?.data === undefined ? temporaryFolder() : undefined;
   if (data !== undefined) base.node.data = data;
   // Little is written: no need for much room.
   base.log.reserveBytes = 1_048_576;
@@ -51,7 +50,7 @@ export async function startGomq(
     port,
     async stop() {
       await gomq.stop();
-      if (data !== undefined) rmSync(data, { recursive: true });
+      if (data !== undefined) rmSync(data, { recursive: true, force: true });
     },
   };
 }
