@@ -21,7 +21,11 @@ COPY --from=build /opt/gomq/package.json ./
 COPY --from=build /opt/gomq/node_modules node_modules
 COPY --from=build /opt/gomq/dist dist
 RUN ln -s /opt/gomq/dist/src/main.js /usr/local/bin/gomq \
- && ln -s /opt/gomq/dist/cli/main.js /usr/local/bin/gomqctl
+ && ln -s /opt/gomq/dist/cli/main.js /usr/local/bin/gomqctl \
+ && install -d -o node -g node -m 0700 /var/lib/gomq
+# The log and the state. A volume takes the folder's owner; a folder of the host has to be writable for user 1000.
+ENV GOMQ_NODE__DATA=/var/lib/gomq
+VOLUME /var/lib/gomq
 USER node
 EXPOSE 9000 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
