@@ -1,29 +1,56 @@
-// Owns how each broker is started and with which settings. Every broker is a process of its own on a loopback port.
+// Owns how each broker is started and with which settings. Every broker is a process of its own on a loopback port; one that keeps its data
+// on disk has a folder of its own, which goes with it.
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { collect, run, start, stop } from './processes.js';
+import { newDataFolder, removeDataFolder } from './disk.js';
+import { collect, kill, run, start, stop } from './processes.js';
 
-export type BrokerName = 'gomq' | 'mosquitto' | 'aedes';
-export const BROKER_NAMES: readonly BrokerName[] = ['gomq', 'mosquitto', 'aedes'];
+/** `gomq before` is another version of gomq, which is named with --before. */
+export type BrokerName = 'gomq' | 'gomq before' | 'mosquitto' | 'aedes';
+export const BROKER_NAMES: readonly BrokerName[] = ['gomq', 'gomq before', 'mosquitto', 'aedes'];
 
 export interface Broker {
   name: BrokerName;
   version: string;
   port: number;
   pid: number;
+  /** From starting the process to when it said that it is ready. */
+  readyMs: number;
+  /** When the process was started, on the clock of `performance`. */
+  startedAtMs: number;
+  /** Where it keeps its data; '' where it keeps none. */
+  data: string;
   /** Why it is gone, or undefined while it runs. */
   failure(): string | undefined;
+  /** Ends it in good order, and removes its data unless they were there before. */
   stop(): Promise<void>;
+  /** Ends it as a crash does; its data stay. */
+  kill(): Promise<void>;
+}
+
+export interface BrokerOptions {
+  /** For gomq: `key.path=value`. */
+  settings?: readonly string[];
+  /** For gomq: data that are there already, or will be wanted later; '' for the log in memory. */
+  data?: string;
+  readyTimeoutMs?: number;
 }
 
 /** Why a broker cannot take part; told to the user, not an error. */
 export class NotInstalled extends Error {}
 
 const READY_TIMEOUT_MS = 20_000;
-const GOMQ_MAIN = 'dist/src/main.js';
+const MAIN = 'dist/src/main.js';
+
+const gomqFolders: Partial<Record<BrokerName, string>> = { gomq: '.' };
+
+/** Where a version of gomq lies that was built. */
+export function useGomqFolder(name: 'gomq' | 'gomq before', folder: string): void {
+  gomqFolders[name] = folder;
+}
 
 /**
  * Mosquitto as Debian ships it, in memory as the others. The two limits are lifted because the defaults (20 in flight, 1000 queued) make
@@ -37,10 +64,11 @@ export const MOSQUITTO_SETTINGS = [
   'log_type error',
 ];
 
-export async function startBroker(name: BrokerName, gomqSettings: readonly string[] = []): Promise<Broker> {
+export async function startBroker(name: BrokerName, options: BrokerOptions = {}): Promise<Broker> {
   switch (name) {
     case 'gomq':
-      return startGomq(gomqSettings);
+    case 'gomq before':
+      return startGomq(name, options);
     case 'mosquitto':
       return startMosquitto();
     case 'aedes':
@@ -48,15 +76,63 @@ export async function startBroker(name: BrokerName, gomqSettings: readonly strin
   }
 }
 
-async function startGomq(settings: readonly string[]): Promise<Broker> {
-  if (!existsSync(GOMQ_MAIN)) throw new NotInstalled('gomq is not built: npm run build');
-  const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
-  const args = [GOMQ_MAIN, 'start', '--mqtt', '127.0.0.1:0', '--http', '', '--set', 'logger.level=warn'];
-  for (const setting of settings) args.push('--set', setting);
+async function startGomq(name: BrokerName, options: BrokerOptions): Promise<Broker> {
+  const folder = gomqFolders[name];
+  if (folder === undefined) throw new NotInstalled('no folder was named with --before');
+  const main = join(folder, MAIN);
+  if (!existsSync(main)) throw new NotInstalled(`${name} is not built: npm run build`);
+  const version = versionOf(folder);
+  const args = [main, 'start', '--mqtt', '127.0.0.1:0', '--http', '', '--set', 'logger.level=warn'];
+  for (const setting of options.settings ?? []) args.push('--set', setting);
+  let data = '';
+  if (await keepsData(main)) {
+    data = options.data ?? newDataFolder();
+    args.push('--data', data);
+  }
+  const ownsData = options.data === undefined && data !== '';
+  const startedAtMs = performance.now();
   const child = start(process.execPath, args);
   const output = collect(child);
-  const ready = await until(child, output, () => /^gomq ready: mqtt \S+:(\d+)/m.exec(output.out));
-  return broker('gomq', version, Number(ready[1]), child, output);
+  try {
+    const timeoutMs = options.readyTimeoutMs ?? READY_TIMEOUT_MS;
+    const found = () => /^gomq ready: mqtt \S+:(\d+)/m.exec(output.out);
+    const ready = await until(child, output, found, timeoutMs);
+    const started = broker(name, version, Number(ready[1]), child, output, startedAtMs);
+    return {
+      ...started,
+      data,
+      async stop() {
+        await started.stop();
+        if (ownsData) removeDataFolder(data);
+      },
+    };
+  } catch (error) {
+    await kill(child);
+    if (ownsData) removeDataFolder(data);
+    throw error;
+  }
+}
+
+/** Of the gomq that is measured. */
+export function gomqVersion(): string {
+  return versionOf(gomqFolders.gomq ?? '.');
+}
+
+function versionOf(folder: string): string {
+  const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string };
+  return version;
+}
+
+const keepers = new Map<string, boolean>();
+
+/** gomq began with a log in memory, and a version that has no other knows no --data. */
+async function keepsData(main: string): Promise<boolean> {
+  const known = keepers.get(main);
+  if (known !== undefined) return known;
+  const { out } = await run(process.execPath, [main, 'start', '--help']);
+  const keeps = out.includes('--data');
+  keepers.set(main, keeps);
+  return keeps;
 }
 
 async function startMosquitto(): Promise<Broker> {
@@ -68,11 +144,12 @@ async function startMosquitto(): Promise<Broker> {
   const folder = mkdtempSync(join(tmpdir(), 'gomq-bench-'));
   const config = join(folder, 'mosquitto.conf');
   writeFileSync(config, `${[`listener ${port} 127.0.0.1`, ...MOSQUITTO_SETTINGS].join('\n')}\n`);
+  const startedAtMs = performance.now();
   const child = start(file, ['-c', config]);
   const output = collect(child);
   child.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   await untilListening(child, output, port);
-  return broker('mosquitto', version, port, child, output);
+  return broker('mosquitto', version, port, child, output, startedAtMs);
 }
 
 async function startAedes(): Promise<Broker> {
@@ -80,10 +157,11 @@ async function startAedes(): Promise<Broker> {
   if (!existsSync(manifest)) throw new NotInstalled('aedes is not installed: npm ci');
   const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
   const port = await freePort();
+  const startedAtMs = performance.now();
   const child = start(process.execPath, ['--import', 'tsx', 'bench/aedes-server.ts', String(port)]);
   const output = collect(child);
-  await until(child, output, () => /^ready$/m.exec(output.out));
-  return broker('aedes', version, port, child, output);
+  await until(child, output, () => /^ready$/m.exec(output.out), READY_TIMEOUT_MS);
+  return broker('aedes', version, port, child, output, startedAtMs);
 }
 
 function broker(
@@ -92,17 +170,22 @@ function broker(
   port: number,
   child: ChildProcess,
   output: { err: string },
+  startedAtMs: number,
 ): Broker {
   return {
     name,
     version,
     port,
     pid: child.pid!,
+    readyMs: performance.now() - startedAtMs,
+    startedAtMs,
+    data: '',
     failure: () =>
       child.exitCode === null && child.signalCode === null
         ? undefined
         : `${name} ended (${child.signalCode ?? child.exitCode}): ${lastLines(output.err)}`,
     stop: () => stop(child),
+    kill: () => kill(child),
   };
 }
 
@@ -125,6 +208,7 @@ async function until<T>(
   child: ChildProcess,
   output: { out: string; err: string },
   found: () => T | null,
+  timeoutMs: number,
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     const look = () => {
@@ -137,7 +221,7 @@ async function until<T>(
       finish();
       reject(new Error(`${child.spawnfile} did not start: ${lastLines(output.err)}`));
     };
-    const timer = setTimeout(fail, READY_TIMEOUT_MS);
+    const timer = setTimeout(fail, timeoutMs);
     const finish = () => {
       clearTimeout(timer);
       child.stdout?.off('data', look);

@@ -51,6 +51,14 @@ export async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(force);
 }
 
+/** Ends a process as a crash does, and waits. */
+export async function kill(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  child.kill('SIGKILL');
+  await ended;
+}
+
 /** Ends every process that was started, and lets none be started any more. */
 export async function stopAll(): Promise<void> {
   isStopping = true;

@@ -1,7 +1,16 @@
 // Owns docs/BENCHMARKS.md: what was measured, in a table, with all that is needed to judge it and to repeat it.
 import { BROKER_NAMES, type BrokerName, MOSQUITTO_SETTINGS } from './brokers.js';
 import type { Case } from './cases.js';
+import type {
+  AckResult,
+  BacklogResult,
+  BesideLive,
+  OfflineResult,
+  SettingsResult,
+  TelemetryResult,
+} from './log-cases.js';
 import type { Measurement } from './measure.js';
+import type { RestartResult } from './restart.js';
 import type { IdleResult, StalledResult } from './special.js';
 import { median, sum } from './statistics.js';
 import type { SubscriptionsResult } from './subscriptions.js';
@@ -12,6 +21,8 @@ export interface Machine {
   memoryGib: number;
   kernel: string;
   node: string;
+  /** That the data of gomq lie on; undefined where it is not known, or nothing was put there. */
+  fileSystem: string | undefined;
 }
 
 export interface Report {
@@ -25,8 +36,19 @@ export interface Report {
   idle: IdleResult | undefined;
   subscriptions: SubscriptionsResult | undefined;
   stalled: StalledResult[];
+  log: LogReport;
   /** Why something was left out, a sentence each. */
   notes: string[];
+}
+
+/** The cases of the log on disk. */
+export interface LogReport {
+  ack: AckResult | undefined;
+  backlog: BacklogResult | undefined;
+  offline: OfflineResult | undefined;
+  restarts: RestartResult[];
+  telemetry: TelemetryResult | undefined;
+  settings: SettingsResult[];
 }
 
 export interface CaseReport {
@@ -64,15 +86,15 @@ export function summarize(report: CaseReport, name: BrokerName): Summary | undef
   };
 }
 
-/** The median over the rounds of gomq's value to Mosquitto's in the same round; undefined where no round has both. */
-export function ratioToMosquitto(report: CaseReport, name: BrokerName = 'gomq'): number | undefined {
-  const ours = report.measurements[name] ?? [];
-  const theirs = report.measurements.mosquitto ?? [];
+/** The median over the rounds of gomq's value to that of another broker in the same round; undefined where no round has both. */
+export function ratioTo(other: BrokerName, report: CaseReport): number | undefined {
+  const ours = report.measurements.gomq ?? [];
+  const theirs = report.measurements[other] ?? [];
   const ratios = ours.flatMap((one, round) => {
-    const other = theirs[round];
-    return one === undefined || other === undefined
+    const beside = theirs[round];
+    return one === undefined || beside === undefined
       ? []
-      : [metric(report.case, one) / metric(report.case, other)];
+      : [metric(report.case, one) / metric(report.case, beside)];
   });
   return ratios.length === 0 ? undefined : median(ratios);
 }
@@ -86,13 +108,15 @@ export function verdict(value: number, target: number, direction: 'at least' | '
 
 export function formatReport(report: Report): string {
   const { machine, versions } = report;
-  const named = BROKER_NAMES.filter((name) => versions[name] !== undefined);
+  const known = BROKER_NAMES.filter((name) => versions[name] !== undefined);
+  const named = known.filter((name) => name !== 'gomq before');
+  const disk = machine.fileSystem === undefined ? '' : `, data on ${machine.fileSystem}`;
   const versionText = named.map((name) => `${title(name)} ${versions[name]}`).join(', ');
   return `${[
     '# Benchmarks',
     '<!-- Written by `npm run bench`. Change bench/report.ts, not this file. -->',
     `Measured on ${report.date} with ${versionText}, Node ${machine.node}, on ${machine.cores} cores of ${machine.cpuModel} with ` +
-      `${machine.memoryGib} GiB of memory, Linux ${machine.kernel}. Clients, broker and generator share the machine and talk over ` +
+      `${machine.memoryGib} GiB of memory, Linux ${machine.kernel}${disk}. Clients, broker and generator share the machine and talk over ` +
       'loopback. Payloads are 64 bytes and MQTT is 3.1.1.',
     '## Against other brokers',
     `Every number is the median of ${report.rounds} rounds of ${report.seconds} seconds after ${report.warmupSeconds} of warm-up. In a round ` +
@@ -101,7 +125,9 @@ export function formatReport(report: Report): string {
     throughputTable(report, named),
     latencyTable(report, named),
     costTable(report, named),
-    lossText(report, named),
+    lossText(report, known),
+    ...beforeTable(report),
+    ...logSection(report),
     '## gomq alone',
     specialTable(report),
     ...(report.notes.length === 0 ? [] : [report.notes.map((note) => `- ${note}`).join('\n')]),
@@ -167,6 +193,168 @@ function lossText(report: Report, named: BrokerName[]): string {
   }
   if (lines.length === 0) return 'Nothing was lost, repeated or out of order on any broker.';
   return lines.join('\n');
+}
+
+function beforeTable(report: Report): string[] {
+  const rows = report.cases.flatMap(({ case: of, ...rest }) => {
+    const one = { case: of, ...rest };
+    const ratio = ratioTo('gomq before', one);
+    if (ratio === undefined) return [];
+    const isLatency = of.metric === 'median latency';
+    const text = ({ value }: Summary) => (isLatency ? `${value.toFixed(3)} ms` : integer(value));
+    const cells = [cell(one, 'gomq', text), cell(one, 'gomq before', text), `${ratio.toFixed(2)}x`];
+    return [[of.title, ...cells, ...targetCells(ratio, of.beforeTarget, isLatency ? 'at most' : 'at least')]];
+  });
+  if (rows.length === 0) return [];
+  return [
+    '## Against gomq with its log in memory',
+    'The version before there was a log on disk, in the same rounds: messages delivered a second, or median latency.',
+    table(['', 'gomq', 'before', 'gomq to before', 'target', ''], rows),
+  ];
+}
+
+function logSection({ log }: Report): string[] {
+  const { ack, backlog, offline, restarts, telemetry, settings } = log;
+  const rows = [
+    ...(ack === undefined ? [] : ackRows(ack)),
+    ...(backlog === undefined ? [] : backlogRows(backlog)),
+    ...restarts.flatMap(restartRows),
+    ...(offline === undefined ? [] : offlineRows(offline)),
+  ];
+  const parts: string[] = [];
+  if (rows.length > 0) parts.push(table(['case', 'measured', 'target', ''], rows));
+  if (telemetry !== undefined) parts.push(telemetryText(telemetry));
+  if (settings.length > 0) {
+    const head = ['QoS 1, four to four, messages delivered a second', 'window 500', 'window 100'];
+    const cells = settings.map((one) => [
+      one.title,
+      integer(one.window500PerSecond),
+      integer(one.window100PerSecond),
+    ]);
+    parts.push('What each setting of the log costs:', table(head, cells));
+  }
+  return parts.length === 0 ? [] : ['## The log on disk', ...parts];
+}
+
+function ackRows(ack: AckResult): string[][] {
+  const name = 'One publisher, window 1: publish to PUBACK, median';
+  const ms = `${ack.ackMs.toFixed(3)} ms`;
+  return [
+    [
+      `${name}, to one write and fdatasync of the same ${ack.storedBytes} bytes`,
+      `${ms} to ${ack.appendMs.toFixed(3)} ms: ${ack.appendRatio.toFixed(2)}x`,
+      ...targetCells(ack.appendRatio, 1.5, 'at most'),
+    ],
+    [
+      `${name}, where the write is over zeros that are on disk already, as gomq's own`,
+      `${ms} to ${ack.overwriteMs.toFixed(3)} ms: ${ack.overwriteRatio.toFixed(2)}x`,
+      ...targetCells(ack.overwriteRatio, undefined, 'at most'),
+    ],
+  ];
+}
+
+const BACKLOG_TARGET = 300_000;
+const LIVE_TARGET = 0.8;
+
+function backlogRows(backlog: BacklogResult): string[][] {
+  const name = `A session returns to ${integer(backlog.messages)} messages`;
+  const beside = (what: string, live: BesideLive) => [
+    [
+      `${name}: reads, beside ${what}`,
+      `${integer(live.readPerSecond)}/s`,
+      ...rateCells(live.readPerSecond, BACKLOG_TARGET),
+    ],
+    [
+      `${name}: what ${what} keeps`,
+      `${integer(live.livePerSecondWith)}/s of ${integer(live.livePerSecondWithout)}/s: ${(live.liveRatio * 100).toFixed(0)} %`,
+      `at least ${LIVE_TARGET * 100} %`,
+      verdict(live.liveRatio, LIVE_TARGET, 'at least'),
+    ],
+  ];
+  return [
+    [
+      `${name}: reads, alone`,
+      `${integer(backlog.alonePerSecond)}/s`,
+      ...rateCells(backlog.alonePerSecond, BACKLOG_TARGET),
+    ],
+    ...beside('traffic as fast as it goes', backlog.saturated),
+    ...beside('traffic at a fixed rate', backlog.paced),
+  ];
+}
+
+const READY_TARGET_MS = 2000;
+const REPLAY_TARGET = 300_000;
+
+function restartRows(restart: RestartResult): string[][] {
+  const { log, withSnapshot, withoutSnapshot } = restart;
+  const gigabytes = (log.storedBytes / 1e9).toFixed(log.storedBytes < 1e9 ? 2 : 1);
+  const what = restart.kind === 'plain' ? 'QoS 1' : 'half retained, half QoS 2 with its states';
+  const name = `Restart on ${gigabytes} GB, ${integer(log.records)} records (${what})`;
+  const readyTarget = restart.kind === 'plain' ? READY_TARGET_MS : undefined;
+  return [
+    [
+      `${name} after kill -9, with a snapshot: first PUBACK`,
+      `${seconds(withSnapshot.firstAckMs)} (ready ${seconds(withSnapshot.readyMs)}, with nothing to read ${seconds(restart.emptyReadyMs)})`,
+      readyTarget === undefined ? '' : `at most ${seconds(readyTarget)}`,
+      readyTarget === undefined ? '' : verdict(withSnapshot.firstAckMs, readyTarget, 'at most'),
+    ],
+    [
+      `${name}, without a snapshot: records replayed`,
+      `${integer(restart.replayedPerSecond)}/s (ready ${seconds(withoutSnapshot.readyMs)})`,
+      ...rateCells(restart.replayedPerSecond, REPLAY_TARGET),
+    ],
+  ];
+}
+
+const OFFLINE_TARGET_BYTES = 100e6;
+
+function offlineRows(offline: OfflineResult): string[][] {
+  const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
+  return [
+    [
+      `${integer(offline.messages)} messages wait for each of ${integer(offline.sessions)} offline sessions: resident memory`,
+      `${mb(offline.bytesForAll)}, for one session ${mb(offline.bytesForOne)}: ${mb(offline.growthBytes)} more`,
+      `below ${mb(OFFLINE_TARGET_BYTES)} more`,
+      // Where it is less than for one there is nothing to compare.
+      verdict(Math.max(0, offline.growthBytes), OFFLINE_TARGET_BYTES, 'at most'),
+    ],
+  ];
+}
+
+function telemetryText(telemetry: TelemetryResult): string {
+  const { byCodec, publishedBytes, messages } = telemetry;
+  const rows = (['zstd', 'none'] as const).map((codec) => {
+    const run = byCodec[codec];
+    return [
+      codec,
+      `${(run.storedBytes / 1e6).toFixed(1)} MB`,
+      `${(publishedBytes / run.storedBytes).toFixed(2)} to 1`,
+      `${(run.batchBytesMean / 1000).toFixed(0)} kB`,
+      `${(publishedBytes / 1e6 / run.seconds).toFixed(0)} MB/s`,
+      integer(messages / run.seconds),
+    ];
+  });
+  const head = [
+    'log.compression',
+    'stored',
+    'published to stored',
+    'mean batch before it is compressed',
+    'published',
+    'messages a second',
+  ];
+  return [
+    `JSON telemetry, ${integer(messages)} messages of QoS 1, ${(publishedBytes / 1e6).toFixed(1)} MB of topics and payloads such as ` +
+      `\`${telemetry.exampleTopic}\` and \`${telemetry.examplePayload}\`:`,
+    table(head, rows),
+  ].join('\n\n');
+}
+
+function rateCells(value: number, target: number): string[] {
+  return [`at least ${integer(target)}/s`, verdict(value, target, 'at least')];
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(2)} s`;
 }
 
 function specialTable(report: Report): string {
@@ -237,38 +425,63 @@ function howText(report: Report): string {
       : ` Meanwhile the median share of the machine that other processes used was ${(median(others) * 100).toFixed(0)} %.`;
   return [
     `    npm ci && npm run build\n    npm run bench                                   # all of it, ${report.rounds} rounds\n` +
-      '    npm run bench -- --quick                        # two rounds\n' +
-      '    npm run bench -- --only qos0-4-4,idle --brokers gomq,mosquitto',
+      '    npm run bench -- --quick                        # two rounds, and a log of 1 GB\n' +
+      '    npm run bench -- --only qos0-4-4,idle --brokers gomq,mosquitto\n' +
+      '    npm run bench -- --before ../gomq-before        # beside another version, which is built',
     `- The generator is \`gomqctl bench\`: one process for publishers and subscribers, whose own cost is a small part of any broker's. It
   writes as many messages at once as its window has room for, at least a tenth of it, as a client under load does, and reads as many as there
   are; a broker that reads or writes them one by one pays for that. It counts every loss, repetition and disorder by sequence number. \`gomqctl bench --help\` repeats any case by hand against any broker.`,
     `- QoS 0 is flow-controlled by the generator: no subscriber is more than 512 KiB, and no publisher more than 1,000 messages, behind, so that
-  throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most 100 unacknowledged publishes per publisher.`,
+  throughput is of messages that arrive, not of messages that are dropped. QoS 1 and 2: at most as many unacknowledged publishes per
+  publisher as the window says.`,
     `- Each publisher keeps to one topic, so its QoS 0 packets lie one behind the other, and gomq hands such a run on in one piece. A publisher that
   changes its topic with every message makes each run one packet long; that case is not measured here.`,
     `- Latency is counted from the moment a message was due, at 2,000 evenly spaced messages a second, to its arrival in the same process.`,
-    `- gomq runs with its defaults, from \`npm run build\`. Mosquitto runs with \`${MOSQUITTO_SETTINGS.join('`, `')}\`: with its default
-  limits on messages in flight and queued it loses messages under this load. Aedes runs with its defaults. All three keep messages in memory only.`,
+    `- gomq runs with its defaults, from \`npm run build\`: every acknowledgement of QoS 1 and 2 waits for an fdatasync. Its data lie in a folder of
+  their own that is removed afterwards. Mosquitto runs with \`${MOSQUITTO_SETTINGS.join('`, `')}\`: with its default
+  limits on messages in flight and queued it loses messages under this load. Aedes runs with its defaults. These two keep messages in memory only, so the
+  comparison is of gomq on disk with them in memory. A durable session is one of clean session 0; its subscriber stays connected.`,
+    `- One write and fdatasync is measured in the same rounds, by one process alone, on the same file system. The first is a plain append to a
+  file; gomq itself writes over zeros it has put on disk before, so the second is what its own disk work takes.`,
+    `- The session that returns is of clean session 0 and MQTT 3.1.1, so gomq has at most \`mqtt.inflightMaximum\` messages in flight to it. It reads
+  in a process of its own; live traffic is QoS 1, four to four, other topics, and its throughput while the session reads is compared with that
+  before and after in the same run. As fast as it goes, with a window of 100, live traffic takes all of both processors, so that the reader's
+  own process takes from it too; at the fixed rate of 50,000 messages a second it does not.`,
+    `- Restarts: the broker is filled by the generator, killed with SIGKILL once a snapshot is there, started, asked for one PUBACK and killed
+  again. The time counts from starting the process, and the median of up to three is told; what was written last is still in the page cache. The
+  rate of a replay is over all records of the log, and the time that the start of an empty broker takes is taken off (what is left counts as a
+  tenth of a second at least). There are 1,000 sessions
+  with two subscriptions each and 10,000 retained messages. QoS 1 publishes are of 4 KiB of random bytes, the others of 64.`,
+    `- Offline sessions all subscribe to the same topics, so that every message waits for each of them; afterwards one of them reads all.`,
     `- Idle connections have sent CONNECT and nothing since. Memory is the resident set of the broker process before and after, each after
   five seconds of rest.`,
     `- The subscriptions are held by the router alone, in a process of its own. 60 % of the filters name one topic, 30 % have \`+\` in one or
   two levels, 10 % end with \`#\`; ten subscriptions each. A publish looks its topic up by its bytes, and where it is new reads, checks,
   interns and matches it.`,
     `- The subscriber that stops reading subscribes to everything the other ten do. Two bounds hold it: \`limits.outboxBytes\` (1 MiB) at QoS 0,
-  and at QoS 1 the log too, whose \`log.hardLimitBytes\` is 96 MiB in this case. Memory is the largest resident set seen; 16 MiB of difference
+  and at QoS 1 \`log.cacheBytes\` too, 64 MiB: what it has not read waits on disk. Memory is the largest resident set seen; 16 MiB of difference
   are within what two equal runs show.${othersText}`,
   ].join('\n\n');
 }
 
 function ratioCells(one: CaseReport, direction: 'at least' | 'at most'): string[] {
-  const ratio = ratioToMosquitto(one);
-  const target = `${direction} ${one.case.target}x`;
-  return ratio === undefined
-    ? ['', target, '']
-    : [`${ratio.toFixed(2)}x`, target, verdict(ratio, one.case.target, direction)];
+  const ratio = ratioTo('mosquitto', one);
+  const cells = targetCells(ratio, one.case.target, direction);
+  return [ratio === undefined ? '' : `${ratio.toFixed(2)}x`, ...cells];
+}
+
+/** The target, and whether it was met. */
+function targetCells(
+  ratio: number | undefined,
+  target: number | undefined,
+  direction: 'at least' | 'at most',
+): string[] {
+  if (target === undefined) return ['', ''];
+  return [`${direction} ${target}x`, ratio === undefined ? '' : verdict(ratio, target, direction)];
 }
 
 function cell(one: CaseReport, name: BrokerName, text: (summary: Summary) => string): string {
+  if (!one.case.brokers.includes(name)) return '';
   const summary = summarize(one, name);
   return summary === undefined ? 'failed' : text(summary);
 }

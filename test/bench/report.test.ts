@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CASES, type Case } from '../../bench/cases.js';
 import type { Measurement } from '../../bench/measure.js';
-import { type CaseReport, formatReport, type Report, ratioToMosquitto, verdict } from '../../bench/report.js';
+import { type CaseReport, formatReport, type Report, ratioTo, verdict } from '../../bench/report.js';
 import { median } from '../../bench/statistics.js';
 import type { BenchResult } from '../../cli/bench/run.js';
 
@@ -26,7 +26,14 @@ const latency = CASES.find((one) => one.name === 'latency-qos1')!;
 
 const report: Report = {
   date: '2026-01-02',
-  machine: { cpuModel: 'a processor', cores: 2, memoryGib: 8, kernel: '6.1', node: '20.19.0' },
+  machine: {
+    cpuModel: 'a processor',
+    cores: 2,
+    memoryGib: 8,
+    kernel: '6.1',
+    node: '20.19.0',
+    fileSystem: 'ext4',
+  },
   versions: { gomq: '1.2.3', mosquitto: '2.0.11' },
   rounds: 3,
   seconds: 3,
@@ -42,6 +49,14 @@ const report: Report = {
   idle: { connections: 10_000, bytesBefore: 1e8, bytesAfter: 3e8, bytesPerConnection: 2e4 },
   subscriptions: undefined,
   stalled: [],
+  log: {
+    ack: undefined,
+    backlog: undefined,
+    offline: undefined,
+    restarts: [],
+    telemetry: undefined,
+    settings: [],
+  },
   notes: ['aedes is left out: aedes is not installed: npm ci.'],
 };
 
@@ -49,8 +64,8 @@ test('the median of the rounds that have both brokers', () => {
   assert.equal(median([3, 1, 2]), 2);
   assert.equal(median([4, 1, 2, 3]), 2.5);
   assert.ok(Number.isNaN(median([])));
-  assert.equal(ratioToMosquitto(report.cases[0]!), 8, '12x and 4x; the failed round counts for nothing');
-  assert.equal(ratioToMosquitto(caseReport(throughput, [], [measured(1, 1)])), undefined);
+  assert.equal(ratioTo('mosquitto', report.cases[0]!), 8, '12x and 4x; the failed round counts for nothing');
+  assert.equal(ratioTo('mosquitto', caseReport(throughput, [], [measured(1, 1)])), undefined);
 });
 
 test('a verdict says by how much', () => {
