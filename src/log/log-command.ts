@@ -16,6 +16,8 @@ const EXIT_DAMAGED = 1;
 const DRAW_FIRST_MS = 500;
 const DRAW_EVERY_MS = 100;
 const BAR_CELLS = 30;
+/** Lines are written together when they are this long: one system call each would take longer than everything else. */
+const CHUNK_CHARACTERS = 32_768;
 /** The largest time that has a date. */
 const DATE_MS_MAX = 8.64e15;
 
@@ -47,6 +49,7 @@ export async function runLogVerify(
     if (finding.kind === 'damage') damaged++;
     progress.clear();
     output.line(flags.json === true ? JSON.stringify(finding) : describeFinding(finding));
+    output.flush();
   };
   checkIdentity(directory, onFinding);
   const report = verifyLog(directory, {
@@ -164,6 +167,7 @@ function counted(count: number, one: string, many: string): string {
 /** Lines to a reader that may be slow, and may go away (`| head`), which ends the command quietly. */
 class LineOutput {
   readonly #stream: Writable;
+  #chunk = '';
   #isBroken = false;
   #failure: Error | undefined;
 
@@ -186,7 +190,13 @@ class LineOutput {
   }
 
   line(text: string): void {
-    if (!this.#isBroken) this.#stream.write(`${text}\n`);
+    this.#chunk += `${text}\n`;
+    if (this.#chunk.length >= CHUNK_CHARACTERS) this.flush();
+  }
+
+  flush(): void {
+    if (!this.#isBroken) this.#stream.write(this.#chunk);
+    this.#chunk = '';
   }
 
   async drained(): Promise<void> {
@@ -200,6 +210,7 @@ class LineOutput {
 
   /** @throws {GomqError} DATA_UNREADABLE where what was printed did not arrive */
   async end(): Promise<void> {
+    this.flush();
     if (this.isBlocked) await this.drained();
     await nextTurn();
     if (this.#failure !== undefined) {

@@ -114,7 +114,7 @@ export class SnapshotWriter {
     recordCount: number,
     payload: Buffer,
   ): void {
-    const header = { flags, epoch: 0, baseOffset, lastOffset, timestampMs, recordCount };
+    const header = { flags, epoch: this.#position, baseOffset, lastOffset, timestampMs, recordCount };
     const bytes = encodeBatch(this.#zstd, header, payload);
     this.#file.write(bytes, this.#position);
     this.#position += bytes.length;
@@ -215,6 +215,8 @@ function checkSnapshot(
     if ('damage' in batch) return { position, damage: batch.damage };
     const { header, bytes } = batch;
     if ((header.flags & BatchFlag.Snapshot) === 0) return { position, damage: 'a batch of the log' };
+    // Batches have no other order: without this one could be missing, and nobody would see it.
+    if (header.epoch !== position) return { position, damage: `the batch of position ${header.epoch}` };
     const payload = decodePayload(zstd, header, bytes);
     if ('damage' in payload) return { position, damage: payload.damage };
     const offsets = checkOffsets(header, payload);

@@ -1,5 +1,6 @@
 // The main thread's side of the thread that writes: sends requests, hands out answers. Also a writer without a thread, for a disk that lives in
 // this one.
+import { fileURLToPath } from 'node:url';
 import {
   MessageChannel,
   type MessagePort,
@@ -26,13 +27,16 @@ export interface WriterLink {
   ended(): Promise<void>;
 }
 
-/** Begins the worker, which under tsx is TypeScript like this file; threads do not inherit its loader on every Node. */
+/**
+ * Begins the worker. In tests this file is TypeScript, and so is the worker; it is then loaded by require, since the other loader of tsx, which
+ * has a thread of its own for each thread that uses it, now and then never gets ready.
+ */
 function startWorker(workerData: WorkerData): Worker {
   const options: WorkerOptions = { name: 'gomq log', workerData, transferList: [workerData.port] };
   if (!import.meta.url.endsWith('.ts'))
     return new Worker(new URL('./writer-worker.js', import.meta.url), options);
-  const url = JSON.stringify(new URL('./writer-worker.ts', import.meta.url).href);
-  const source = `import('tsx/esm/api').then(({ register }) => { register(); return import(${url}); })`;
+  const path = JSON.stringify(fileURLToPath(new URL('./writer-worker.ts', import.meta.url)));
+  const source = `const load = require('node:module').createRequire(${path}); load('tsx/cjs/api').register(); load(${path});`;
   return new Worker(source, { ...options, eval: true, execArgv: [] });
 }
 
@@ -62,7 +66,7 @@ export class WriterThread implements WriterLink {
           onAnswer((last as { message: WriterAnswer }).message);
         }
         port1.close();
-        if (!isClosed && code === 0) events.onDeath(new Error('the thread ended'));
+        if (!isClosed) events.onDeath(new Error(`the thread ended with code ${code}`));
         resolve();
       });
     });

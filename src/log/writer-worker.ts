@@ -4,7 +4,7 @@ import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_
 import { nodeDisk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
 import { type BatchAnnouncement, takeBatches } from './staging.js';
-import { loadZstd } from './zstd.js';
+import { loadZstd, type Zstd } from './zstd.js';
 
 export interface WorkerData {
   readonly settings: WriterSettings;
@@ -23,30 +23,28 @@ export type WorkerRequest =
 /** Atomics.wait takes no more than this for granted. */
 const WAIT_MS_MAX = 60_000;
 
-const { settings, port, signal, staging } = workerData as WorkerData;
-const zstd = await loadZstd();
-let isClosed = false;
-const writer = new LogWriter(
-  settings,
-  nodeDisk,
-  zstd,
-  () => performance.now(),
-  (answer: WriterAnswer) => {
-    isClosed ||= answer.kind === 'closed';
-    port.postMessage(answer);
-  },
-);
-while (!isClosed) {
-  const seen = Atomics.load(signal, 0);
-  const received = receiveMessageOnPort(port) as { message: WorkerRequest } | undefined;
-  if (received === undefined) {
-    const waitMs = Math.min(writer.rest(), WAIT_MS_MAX);
-    Atomics.wait(signal, 0, seen, waitMs);
-    continue;
+function run({ settings, port, signal, staging }: WorkerData, zstd: Zstd): void {
+  let isClosed = false;
+  const answer = (one: WriterAnswer): void => {
+    isClosed ||= one.kind === 'closed';
+    port.postMessage(one);
+  };
+  const writer = new LogWriter(settings, nodeDisk, zstd, () => performance.now(), answer);
+  while (!isClosed) {
+    const seen = Atomics.load(signal, 0);
+    const received = receiveMessageOnPort(port) as { message: WorkerRequest } | undefined;
+    if (received === undefined) {
+      const waitMs = Math.min(writer.rest(), WAIT_MS_MAX);
+      Atomics.wait(signal, 0, seen, waitMs);
+      continue;
+    }
+    const { message } = received;
+    if (message.kind === 'write')
+      writer.handle({ kind: 'write', batches: takeBatches(staging, message.batches) });
+    else writer.handle(message);
   }
-  const { message } = received;
-  if (message.kind === 'write')
-    writer.handle({ kind: 'write', batches: takeBatches(staging, message.batches) });
-  else writer.handle(message);
+  port.close();
 }
-port.close();
+
+// What is thrown ends the thread, and the main thread is told.
+void loadZstd().then((zstd) => run(workerData as WorkerData, zstd));

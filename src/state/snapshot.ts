@@ -50,7 +50,8 @@ export function writeSnapshot(state: State, nowMs: number, sink: RecordSink): vo
     writeOneSubscribed(writer, subscription, isEarlier);
     emit(offset);
   }
-  for (const group of state.groups()) {
+  // In an order that does not depend on which members, gone by now, have made them: replicas make the same snapshot.
+  for (const group of [...state.groups()].sort(byFilterAndName)) {
     writeGroupProgress(writer, groupProgressOf(group, group.cursor, group.returned));
     emit(0);
   }
@@ -63,6 +64,11 @@ export function writeSnapshot(state: State, nowMs: number, sink: RecordSink): vo
     writeReceived(writer, session.number, packetIds, given);
     emit(0);
   }
+}
+
+function byFilterAndName(a: SharedGroup, b: SharedGroup): number {
+  if (a.filter !== b.filter) return a.filter < b.filter ? -1 : 1;
+  return a.name < b.name ? -1 : 1;
 }
 
 /** Each subscription at its offset, and before it the one that it replaced as far as that still counts. */

@@ -280,7 +280,10 @@ test('sessions that never expire, with a backlog: the log stays within its hard 
       const back = await broker.open({ clientId: 'gone-3', clean: false });
       back.acknowledgeAll();
       for (const packet of back.packets) back.send({ cmd: 'puback', messageId: packet.messageId });
-      await until(() => back.all('publish').length === endOffset - startOffset, 'what is left of the backlog');
+      await until(
+        () => back.all('publish').length === endOffset - startOffset,
+        'what is left of the backlog',
+      );
       // Sessions cost a cursor each: nothing is queued for those that are away.
       const memory = [...broker.broker.state.sessions()].filter((session) => session.hasInflight);
       assert.deepEqual(memory, []);

@@ -174,6 +174,15 @@ describe('damage in a snapshot', () => {
       /it ends before offset 200/,
     ],
     ['a batch of the log', () => batchOf(0, 2), /a batch of the log/],
+    [
+      'what is left without a batch',
+      () => {
+        const length = readFileSync(write(directory, 200, [[1, 'lost']])).length;
+        const end = readFileSync(write(directory, 100, [])).length;
+        return readFileSync(write(directory, 100, [[1, 'lost']])).subarray(length - end);
+      },
+      /at position 0: the batch of position \d+$/,
+    ],
   ];
   for (const [what, bytes, pattern] of others) {
     it(`is ${what}`, () => {

@@ -12,7 +12,7 @@ import { GomqError } from '../../src/core/errors.js';
 export function check<T>(context: TestContext, property: fc.IProperty<T>, runs = 300): void {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 0x7fff_ffff));
   context.diagnostic(`seed ${seed}`);
-  fc.assert(property, { seed, numRuns: runs });
+  fc.assert(property, { seed, numRuns: runs, includeErrorInReport: true });
 }
 
 /** Bytes by mqtt-packet. The packet's shape is looser than its types, which know no lists of user properties. */
