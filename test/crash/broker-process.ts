@@ -33,6 +33,10 @@ export interface BrokerOptions {
 export interface LogLine {
   readonly level: string;
   readonly message: string;
+  /** Of the line about the log that was opened. */
+  readonly from?: number;
+  readonly end?: number;
+  readonly snapshot?: number;
 }
 
 const running = new Set<BrokerProcess>();

@@ -12,9 +12,9 @@ after(killAllBrokers);
 
 describe('kill -9 at random moments', () => {
   const seed = seedOf(process.env);
-  for (const [name, settings] of [
-    ['with one segment', []],
-    ['with segments that roll, snapshots and retention', SMALL_SEGMENTS],
+  for (const [name, settings, payloadBytesMax] of [
+    ['with one segment', [], 500],
+    ['with segments that roll, snapshots and retention', SMALL_SEGMENTS, 4000],
   ] as const) {
     it(`loses nothing that was acknowledged, repeats nothing of QoS 2, keeps the order: ${name}`, async (t) => {
       t.diagnostic(`SEED=${seed}`);
@@ -25,6 +25,7 @@ describe('kill -9 at random moments', () => {
           rounds: ROUNDS,
           data: directory.path,
           settings,
+          payloadBytesMax,
         });
         t.diagnostic(JSON.stringify(result));
       } finally {

@@ -77,10 +77,12 @@ interface Entry {
 }
 
 export class Ledger {
-  readonly messages: Message[] = [];
+  /** Those that are not forgotten, by id from `#base`. */
+  #messages: Message[] = [];
+  #base = 0;
   readonly #inboxes: Inbox[] = [];
   readonly #sequences = new Map<string, number>();
-  readonly #history: Entry[] = [];
+  #history: Entry[] = [];
   readonly #startedMs = performance.now();
   #now = 0;
   #failure: Error | undefined;
@@ -90,11 +92,15 @@ export class Ledger {
 
   readonly counters = { acknowledged: 0, delivered: 0, again: 0, wills: 0 };
 
+  get messageCount(): number {
+    return this.#base + this.#messages.length;
+  }
+
   // ---- entries ----------------------------------------------------------------------------------------------------------------------
 
-  /** Something that concerns everybody. */
-  note(what: string): void {
-    this.#enter('', -1, what);
+  /** Something that is about no message: of one client, or of all. */
+  note(what: string, who = ''): void {
+    this.#enter(who, -1, what);
   }
 
   inbox(name: string, qos: 1 | 2, isShared = false): Inbox {
@@ -108,7 +114,7 @@ export class Ledger {
     const sequence = (this.#sequences.get(key) ?? 0) + 1;
     this.#sequences.set(key, sequence);
     const message: Message = {
-      id: this.messages.length,
+      id: this.messageCount,
       publisher,
       topic,
       sequence,
@@ -120,7 +126,7 @@ export class Ledger {
       attempts: 0,
       forbidden: undefined,
     };
-    this.messages.push(message);
+    this.#messages.push(message);
     return message;
   }
 
@@ -165,7 +171,7 @@ export class Ledger {
 
   /** The application of `who` was given a message. */
   delivered(inbox: Inbox, who: string, id: number, delivery: Delivery): void {
-    const message = this.messages[id];
+    const message = this.#messages[id - this.#base];
     const flags = `${delivery.isDuplicate ? ' DUP' : ''}${delivery.isRetained ? ' RETAIN' : ''}`;
     this.#enter(who, id, `delivered at QoS ${delivery.qos}, packet id ${delivery.packetId}${flags}`);
     if (message === undefined) {
@@ -266,7 +272,7 @@ export class Ledger {
   }
 
   #missing(inbox: Inbox): Message[] {
-    return this.messages.filter(
+    return this.#messages.filter(
       (message) =>
         message.acknowledged !== NEVER &&
         message.forbidden === undefined &&
@@ -275,12 +281,20 @@ export class Ledger {
     );
   }
 
+  /** Closes the books: all is settled and nobody sends anything that was sent before. What is retained cannot be told any more. */
+  forget(): void {
+    this.#base = this.messageCount;
+    this.#messages = [];
+    this.#history = [];
+    for (const inbox of this.#inboxes) inbox.counts.clear();
+  }
+
   /**
    * What may be retained on a topic: the last message that was acknowledged, or any that was sent after it.
    * @returns undefined where nothing may be, among the others
    */
   retainable(topic: string): (Message | undefined)[] {
-    const all = this.messages.filter((message) => message.isRetained && message.topic === topic);
+    const all = this.#messages.filter((message) => message.isRetained && message.topic === topic);
     const last = all.findLastIndex(({ acknowledged }) => acknowledged !== NEVER);
     const possible = all.slice(Math.max(0, last));
     const values = possible.map((message) => (message.isEmpty ? undefined : message));
@@ -288,7 +302,7 @@ export class Ledger {
   }
 
   retainedTopics(): string[] {
-    const topics = this.messages.filter(({ isRetained }) => isRetained).map(({ topic }) => topic);
+    const topics = this.#messages.filter(({ isRetained }) => isRetained).map(({ topic }) => topic);
     return [...new Set(topics)];
   }
 
@@ -323,8 +337,12 @@ export class Ledger {
   }
 
   historyOf(id: number): string {
-    const message = this.messages[id];
-    const entries = this.#history.filter(({ about }) => about === id || about === -1);
+    const message = this.#messages[id - this.#base];
+    const about = this.#history.filter((entry) => entry.about === id);
+    const involved = new Set(['', ...about.map(({ who }) => who)]);
+    const entries = this.#history.filter(
+      (entry) => entry.about === id || (entry.about === -1 && involved.has(entry.who)),
+    );
     const shown = entries.slice(-LINES_SHOWN).map(({ ms, who, what }) => {
       const seconds = ((ms - this.#startedMs) / 1000).toFixed(3);
       return `    ${seconds.padStart(9)} ${who.padEnd(8)} ${what}`;

@@ -77,7 +77,7 @@ export class Publisher {
     this.#isReady = false;
     const answer = await connack;
     if (answer === undefined || this.#link !== link) return false;
-    ledger.note(`${name} is connected, session present ${answer.sessionPresent}`);
+    ledger.note(`connected, session present ${answer.sessionPresent}`, name);
     if (!answer.sessionPresent && this.#wasAnswered) {
       ledger.fail(`the session of ${name} is gone, in which it was acknowledged something`);
     }
@@ -96,9 +96,14 @@ export class Publisher {
     await this.#link?.closed;
   }
 
+  /** All that was allowed is published and acknowledged to the end. */
+  get isIdle(): boolean {
+    return this.#quota === 0 && this.#flights.size === 0;
+  }
+
   /** Resolves when all that was allowed is published and acknowledged to the end. */
   async idle(): Promise<void> {
-    while (this.#quota > 0 || this.#flights.size > 0) {
+    while (!this.isIdle) {
       await new Promise<void>((resolve) => {
         this.#idle.add(resolve);
       });
@@ -201,7 +206,7 @@ export class Publisher {
     }
     this.#flights.delete(packetId);
     this.#fill();
-    if (this.#quota > 0 || this.#flights.size > 0) return;
+    if (!this.isIdle) return;
     for (const resolve of this.#idle) resolve();
     this.#idle.clear();
   }

@@ -13,6 +13,8 @@ export interface RoundsOptions {
   readonly rounds: number;
   readonly data: string;
   readonly settings: readonly string[];
+  /** Of the largest messages. */
+  readonly payloadBytesMax: number;
   readonly onRound?: (round: number) => void;
 }
 
@@ -25,6 +27,12 @@ export interface RoundsResult {
   /** Delivered again at QoS 1, as may be. */
   again: number;
   wills: number;
+  /** Where the log began at the last start: retention took what was before. */
+  logFrom: number;
+  /** Where it ended. */
+  logEnd: number;
+  /** The snapshot that the last start began from; 0: none. */
+  snapshot: number;
 }
 
 /** The connections of the process before have this long to come back; wills follow. */
@@ -59,6 +67,7 @@ class Rounds {
   #lastWitness = 0;
   #isKilling = false;
   #kills = 0;
+  #opened = { logFrom: 0, logEnd: 0, snapshot: 0 };
   #broker: BrokerProcess | undefined;
 
   constructor(options: RoundsOptions) {
@@ -68,7 +77,7 @@ class Rounds {
   }
 
   #makePublishers(): void {
-    const { random } = this.#options;
+    const { random, payloadBytesMax } = this.#options;
     for (const qos of [1, 2] as const) {
       for (const version of [4, 5] as const) {
         const name = `pub${qos}v${version}`;
@@ -82,7 +91,7 @@ class Rounds {
             topics: [`c/${name}/0`, `c/${name}/1`, `c/${name}/2`],
             retainedTopics: [`r/${name}/0`, `r/${name}/1`, `d/${name}`],
             window: random.pick([1, 10, 40]),
-            paddingBytesMax: random.pick([20, 500, 2000]),
+            paddingBytesMax: random.pick([payloadBytesMax >> 3, payloadBytesMax]),
           }),
         );
       }
@@ -134,11 +143,12 @@ class Rounds {
     return {
       rounds,
       kills: this.#kills,
-      messages: ledger.messages.length - this.#lastWill,
+      messages: ledger.messageCount - this.#lastWill,
       acknowledged,
       delivered,
       again,
       wills: this.#lastWill,
+      ...this.#opened,
     };
   }
 
@@ -249,10 +259,10 @@ class Rounds {
     const { random } = this.#options;
     const ledger = this.#ledger;
     const broker = this.#broker!;
-    const quota = random.integer(20, 150);
+    const quota = random.integer(20, 300);
     for (const publisher of this.#publishers) publisher.allow(quota);
     // Each message is sent, acknowledged and delivered to several, and each of these is an entry.
-    let entries = random.integer(10, quota * this.#publishers.length * 5);
+    let entries = random.integer(10, quota * this.#publishers.length * 10);
     const reached = new Promise<void>((resolve) => {
       ledger.onEntry = () => {
         entries--;
@@ -411,6 +421,9 @@ class Rounds {
     }
     const { port } = await this.#begin();
     ledger.note(`started for the last time, port ${port}`);
+    const opened = this.#broker!.lines().find(({ message }) => message === 'opened the log');
+    const { from = 0, end = 0, snapshot = 0 } = opened ?? {};
+    this.#opened = { logFrom: from, logEnd: end, snapshot };
     await this.#broker!.stop();
     ledger.check();
   }

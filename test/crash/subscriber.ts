@@ -80,7 +80,7 @@ export class Subscriber {
     this.#dropAcks();
     const answer = await connack;
     if (answer === undefined || this.#link !== link) return false;
-    ledger.note(`${name} is connected, session present ${answer.sessionPresent}`);
+    ledger.note(`connected, session present ${answer.sessionPresent}`, name);
     if (!answer.sessionPresent) {
       if (this.#wasAnswered)
         ledger.fail(`the session of ${name} is gone, in which it was acknowledged something`);

@@ -1,0 +1,79 @@
+// What takes too long for `npm test`: hundreds of rounds of kill -9, then a soak. ROUNDS and SOAK_MINUTES say how much of each (0 for none), SEED
+// brings the schedules back as far as the timing allows. Ends with 1 at the first failure, and leaves the data directory for whoever looks into it.
+import { availableParallelism } from 'node:os';
+import { killAllBrokers, temporaryDirectory } from '../test/crash/broker-process.js';
+import { Random, seedOf } from '../test/crash/random.js';
+import { type RoundsResult, runRounds } from '../test/crash/rounds.js';
+import { soak } from '../test/crash/soak.js';
+
+/** Rounds on one directory before everything is drained and a new one begins. */
+const ROUNDS_PER_DIRECTORY = 10;
+const SMALL_SEGMENTS = ['log.segmentBytes=65536', 'log.retentionBytes=262144'];
+
+const rounds = Number(process.env.ROUNDS ?? 300);
+const soakMinutes = Number(process.env.SOAK_MINUTES ?? 30);
+const seed = seedOf(process.env);
+const beganMs = performance.now();
+
+function say(line: string): void {
+  console.log(`${((performance.now() - beganMs) / 1000).toFixed(1).padStart(8)} s  ${line}`);
+}
+
+async function runCrashes(): Promise<void> {
+  const total = { rounds: 0, kills: 0, messages: 0, acknowledged: 0, delivered: 0, again: 0, wills: 0 };
+  for (let part = 0; total.rounds < rounds; part++) {
+    const random = new Random(seed + part);
+    const isSmall = part % 2 === 1;
+    const directory = temporaryDirectory();
+    const name = `part ${part + 1}, ${isSmall ? 'small segments' : 'one segment'}`;
+    let result: RoundsResult;
+    try {
+      result = await runRounds({
+        random,
+        rounds: Math.min(ROUNDS_PER_DIRECTORY, rounds - total.rounds),
+        data: directory.path,
+        settings: isSmall ? SMALL_SEGMENTS : [],
+        payloadBytesMax: isSmall ? 4000 : 500,
+      });
+    } catch (error) {
+      say(
+        `FAILED in ${name}, SEED=${seed + part} ROUNDS=${ROUNDS_PER_DIRECTORY}; the data directory is ${directory.path}`,
+      );
+      throw error;
+    }
+    directory.remove();
+    for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += result[key];
+    say(
+      `${total.rounds} of ${rounds} rounds: ${name}: ${result.messages} messages, ${result.acknowledged} acknowledged, ${result.delivered} delivered, ` +
+        `log from ${result.logFrom} to ${result.logEnd}, snapshot ${result.snapshot}`,
+    );
+  }
+  const { kills, messages, acknowledged, delivered, again, wills } = total;
+  say(
+    `crashes: ${total.rounds} rounds, ${kills} kills, ${messages} messages, ${acknowledged} acknowledged, ${delivered} delivered, ${wills} wills: ` +
+      `0 lost, 0 duplicated at QoS 2, ${again} sent again at QoS 1`,
+  );
+}
+
+async function runSoak(): Promise<void> {
+  const directory = temporaryDirectory();
+  const samples = await soak({ random: new Random(seed), minutes: soakMinutes, data: directory.path, say });
+  directory.remove();
+  const rss = samples.map(({ rssBytes }) => Math.round(rssBytes / 1024 / 1024));
+  say(
+    `soak: ${soakMinutes} minutes, rss ${rss[0]} MiB first, ${Math.max(...rss)} at most, ${rss.at(-1)} last`,
+  );
+}
+
+say(
+  `SEED=${seed} ROUNDS=${rounds} SOAK_MINUTES=${soakMinutes}, node ${process.version}, ${availableParallelism()} cores`,
+);
+try {
+  if (rounds > 0) await runCrashes();
+  if (soakMinutes > 0) await runSoak();
+} catch (error) {
+  console.error(error);
+  process.exitCode = 1;
+} finally {
+  await killAllBrokers();
+}
