@@ -6,6 +6,7 @@ import type { IConnackPacket, IDisconnectPacket, Packet } from 'mqtt-packet';
 import { formatAddress } from './address.js';
 import { EXIT, Failure } from './failure.js';
 import type { ConnectionSettings } from './options.js';
+import type { Output } from './output.js';
 import { describeNetworkError, describeReason, oneLine } from './reasons.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -326,6 +327,31 @@ export class Connection {
     this.client.on('packetsend', show('sent'));
     this.client.on('packetreceive', show('received'));
   }
+}
+
+/**
+ * Calls back once stdout has been read, so that the client reads nothing more until then, but goes on telling the broker that it is alive. The
+ * error, where the connection is gone by then, has MQTT.js acknowledge nothing.
+ */
+export function onceReaderIsBack(
+  output: Output,
+  client: MqttClient,
+  callback: (error?: Error) => void,
+): void {
+  const every = client.keepalive ?? 0;
+  const pinging =
+    every === 0
+      ? undefined
+      : setInterval(() => {
+          if (!client.connected) return;
+          client.sendPing();
+          // The answer waits behind the messages, so its absence says nothing.
+          client.reschedulePing(true);
+        }, every * 500);
+  output.onceDrained(() => {
+    clearInterval(pinging);
+    callback(client.connected ? undefined : new NotTaken());
+  });
 }
 
 /** A packet on one line for --debug, without payloads and passwords. */

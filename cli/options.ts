@@ -1,4 +1,4 @@
-// Owns the options that pub and sub share: their names, in the spelling of mosquitto_pub and mosquitto_sub, and what they mean
+// Owns the options that pub, sub and list share: their names, in the spelling of mosquitto_pub and mosquitto_sub, and what they mean
 // together. Each command checks here, before a connection is opened, that its options make sense.
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -152,6 +152,13 @@ function collectProperty(value: string, before: string[][]): string[][] {
 
 /** Adds the options that pub and sub share. */
 export function addSharedOptions(command: Command): Command {
+  addConnectionOptions(command);
+  addSessionOptions(command);
+  addTlsOptions(command);
+  return addOutputOptions(command);
+}
+
+export function addConnectionOptions(command: Command): Command {
   startEmpty(command, 'property');
   return command
     .optionsGroup('Connection:')
@@ -169,7 +176,11 @@ export function addSharedOptions(command: Command): Command {
     .addOption(new Option('-k, --keepalive <seconds>', 'keep alive').argParser(parseKeepAlive).default(60))
     .addOption(
       new Option('-V, --protocol-version <version>', '31, 311 or 5').argParser(parseVersion).default(5, '5'),
-    )
+    );
+}
+
+function addSessionOptions(command: Command): void {
+  command
     .optionsGroup('Session and will:')
     .option('-c, --disable-clean-session', 'keep the session when disconnected (needs --id)')
     .addOption(
@@ -186,12 +197,20 @@ export function addSharedOptions(command: Command): Command {
         '-D, --property <command property value>',
         'MQTT 5 property: -D publish user-property NAME VALUE',
       ).argParser(collectProperty),
-    )
+    );
+}
+
+export function addTlsOptions(command: Command): Command {
+  return command
     .optionsGroup('TLS:')
     .option('--cafile <file>', 'trust the certificates in this PEM file; switches TLS on')
     .option('--cert <file>', 'certificate of this client, PEM; switches TLS on')
     .option('--key <file>', 'private key of this client, PEM')
-    .option('--insecure', 'accept any certificate of the broker, for tests')
+    .option('--insecure', 'accept any certificate of the broker, for tests');
+}
+
+export function addOutputOptions(command: Command): Command {
+  return command
     .optionsGroup('Output:')
     .option('--json', 'one JSON object a line on stdout')
     .option('--quiet', 'no errors or notices on stderr')

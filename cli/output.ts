@@ -1,6 +1,7 @@
 // Owns stdout: what a tick produces is written at once, a reader that falls behind is told about, and one that has gone away
 // (`| head`) ends the command quietly.
 import type { Writable } from 'node:stream';
+import { Failure } from './failure.js';
 
 const CHUNK_BYTES = 65_536;
 /** More than this waiting for the reader of stdout means: take no more messages until it has caught up. */
@@ -99,4 +100,10 @@ export class Output {
     this.#onBroken(error);
     this.#onDrain();
   };
+}
+
+/** A reader that has gone away has seen what it wanted: that is no failure. */
+export function outputFailure(error: Error): Failure | undefined {
+  if ('code' in error && (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED')) return undefined;
+  return new Failure(`cannot write to stdout: ${error.message}`);
 }

@@ -4,6 +4,7 @@ import { commandFirst } from './arguments.js';
 import { benchCommand } from './bench/command.js';
 import { EXIT, Failure } from './failure.js';
 import type { Io } from './io.js';
+import { listCommand } from './list.js';
 import { pubCommand } from './pub.js';
 import { subCommand } from './sub.js';
 import { packageVersion, versionCommand } from './version.js';
@@ -11,7 +12,7 @@ import { packageVersion, versionCommand } from './version.js';
 const HELP = `
 Options stand before or after the command. The usual ones:
   --connect HOST:PORT   broker (default: 127.0.0.1:9000), also a URL: mqtt, mqtts, ws, wss
-  --topic T             topic (pub), topic filter (sub)
+  --topic T             topic (pub), topic filter (sub, list)
   --qos N               0, 1 or 2
   --retain N            0 or 1
 
@@ -20,6 +21,7 @@ Environment: GOMQ_URL, GOMQ_USER, GOMQ_PASSWORD; options win.
 Examples:
   gomqctl --topic A --connect 127.0.0.1:9000 sub
   gomqctl --topic A --connect 127.0.0.1:9000 pub hello world everyone
+  gomqctl --topic A --connect 127.0.0.1:9000 list
   gomqctl help pub`;
 
 /** Runs one command line, the words after the program's name. @returns the exit status */
@@ -29,13 +31,16 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     exitCode = code;
   };
   const program = new Command('gomqctl')
-    .description('publish and subscribe with gomq, or any other MQTT broker')
+    .description(
+      'publish and subscribe with gomq, or any other MQTT broker, and list what the log of gomq holds',
+    )
     .usage('[options] COMMAND [options]')
     .version(packageVersion(), '--version', 'print the version')
     .addHelpText('after', HELP);
   for (const command of [
     pubCommand(io, exit),
     subCommand(io, exit),
+    listCommand(io, exit),
     benchCommand(io, exit),
     versionCommand(io),
   ]) {

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import type { IClientSubscribeOptions, MqttClient } from 'mqtt';
 import type { IConnackPacket, IPublishPacket, ISubackPacket, QoS } from 'mqtt-packet';
-import { Connection, NotTaken } from './connection.js';
+import { Connection, NotTaken, onceReaderIsBack } from './connection.js';
 import { type Diagnostics, diagnose } from './diagnostics.js';
 import { EXIT, Failure } from './failure.js';
 import { matchesFilter } from './filter.js';
@@ -21,7 +21,7 @@ import {
   type SharedOptions,
   startEmpty,
 } from './options.js';
-import { Output } from './output.js';
+import { Output, outputFailure } from './output.js';
 import { describeReason } from './reasons.js';
 
 interface SubOptions extends SharedOptions {
@@ -235,7 +235,7 @@ class Subscriber {
     client.handleMessage = (_packet, callback) => {
       if (!taken) callback(new NotTaken());
       else if (!this.#output.blocked) callback();
-      else this.#waitForReader(client, callback);
+      else onceReaderIsBack(this.#output, client, callback);
     };
     client.options.customHandleAcks = (topic, _payload, packet: IPublishPacket, callback) => {
       if (packet.qos === 2 && !this.#promise(topic, packet)) callback(new NotTaken());
@@ -357,28 +357,4 @@ class Subscriber {
     const latestMs = Date.now() + REMOVING_MS_MAX;
     while (this.#removing > 0 && Date.now() < latestMs && this.#client?.connected) await delay(5);
   }
-
-  /** Reads nothing more until stdout has been read, but goes on telling the broker that this client is alive. */
-  #waitForReader(client: MqttClient, callback: (error?: Error) => void): void {
-    const every = client.keepalive ?? 0;
-    const pinging =
-      every === 0
-        ? undefined
-        : setInterval(() => {
-            if (!client.connected) return;
-            client.sendPing();
-            // The answer waits behind the messages, so its absence says nothing.
-            client.reschedulePing(true);
-          }, every * 500);
-    this.#output.onceDrained(() => {
-      clearInterval(pinging);
-      callback(client.connected ? undefined : new NotTaken());
-    });
-  }
-}
-
-/** A reader that has gone away has seen what it wanted: that is no failure. */
-function outputFailure(error: Error): Failure | undefined {
-  if ('code' in error && (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED')) return undefined;
-  return new Failure(`cannot write to stdout: ${error.message}`);
 }

@@ -48,7 +48,10 @@ test('no command, and an unknown one', async () => {
   assert.match(none.stderr, /^Usage: gomqctl/);
   const address = await gomqctl(words('--connect 127.0.0.1:9000'));
   assert.equal(address.code, 1);
-  assert.equal(address.stderr, 'gomqctl: no command given; use one of pub, sub, bench, version, help\n');
+  assert.equal(
+    address.stderr,
+    'gomqctl: no command given; use one of pub, sub, list, bench, version, help\n',
+  );
   const unknown = await gomqctl(['publish']);
   assert.equal(unknown.code, 1);
   assert.match(unknown.stderr, /^gomqctl: unknown command 'publish'[^\n]*\n$/);
