@@ -3,6 +3,7 @@
 import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Broker } from './broker/broker.js';
+import { readHistory } from './broker/history.js';
 import { runCommandLine } from './command-line.js';
 import { formatAddress } from './core/address.js';
 import { type Clock, systemClock } from './core/clock.js';
@@ -24,7 +25,7 @@ const MEBIBYTE = 1024 * 1024;
 /** EX_IOERR of sysexits.h. */
 const EXIT_DISK_FAILED = 74;
 
-/** Who publishes over HTTP without a token. */
+/** Who publishes and reads over HTTP without a token. */
 const ANONYMOUS = { clientId: '', userName: undefined };
 
 export interface Gomq {
@@ -96,20 +97,28 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
   let isOpen = true;
   try {
     if (config.http.listen !== '') {
+      // Whoever has the token is the operator; without one, whoever can reach the API is an anonymous client.
+      const rules = config.http.token === '' ? accessControl : undefined;
       http = createHttpServer({
         config,
         logger,
         version,
         broker: {
           publish: async (message) => {
-            // Whoever has the token is the operator; without one, whoever can reach the API is an anonymous client.
-            const isFree = config.http.token !== '' || accessControl === undefined;
-            if (!isFree && !accessControl.mayPublish(ANONYMOUS, message.topicName)) {
+            if (rules?.mayPublish(ANONYMOUS, message.topicName) === false) {
               throw new GomqError('REFUSED', `no right to publish to ${message.topicName}`, {
                 reasonCode: ReasonCode.NotAuthorized,
               });
             }
             await broker.publish(message);
+          },
+          history: async (query, signal) => {
+            if (rules?.mayRead(ANONYMOUS, query.topicName) === false) {
+              throw new GomqError('REFUSED', `no right to read ${query.topicName}`, {
+                reasonCode: ReasonCode.NotAuthorized,
+              });
+            }
+            return readHistory(broker, query, signal);
           },
           isReady: () => isOpen && broker.isReady,
         },

@@ -74,19 +74,19 @@ export const ERRORS = {
   },
   REQUEST_INVALID: {
     meaning:
-      'An HTTP request is not what the route takes: no JSON, a missing or unknown key, a value of the wrong shape.',
-    hint: 'POST /pub takes {"topic": "A", "body": "hello", "qos": 0, "retain": false}.',
+      'An HTTP request is not what the route takes: no JSON, a missing or unknown key or parameter, a value of the wrong shape.',
+    hint: 'POST /pub takes {"topic": "A", "body": "hello", "qos": 0, "retain": false}, GET /messages the parameters topic, from, limit, encoding.',
   },
   ROUTE_UNKNOWN: {
     meaning: 'There is no such HTTP route.',
-    hint: 'There are GET /version, POST /pub, GET /health/live and GET /health/ready.',
+    hint: 'There are GET /version, POST /pub, GET /messages, GET /health/live and GET /health/ready.',
   },
   TOKEN_WRONG: {
     meaning: 'The HTTP request does not carry the token that http.token asks for.',
     hint: 'Send the header Authorization: Bearer TOKEN.',
   },
   TOPIC_INVALID: {
-    meaning: 'A topic name cannot be published to.',
+    meaning: 'A topic name is none, or cannot be published to.',
     hint: 'A topic name has no + and no #, is not empty, and does not begin with $.',
   },
 } as const satisfies Record<string, { meaning: string; hint: string }>;

@@ -37,7 +37,7 @@ export class Guard {
   }
 
   /**
-   * Holds for routes that change something.
+   * Holds for routes that change something or show messages.
    * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN, REFUSED
    */
   checkCaller(headers: IncomingHttpHeaders, remoteAddress: string | undefined): void {

@@ -1,6 +1,7 @@
 // Reads the body of POST /pub. Every check says which key is wrong and shows what it held.
 import { GomqError } from '../core/errors.js';
 import { type TopicLimits, validateTopicName } from '../router/topic-name.js';
+import { show } from './show.js';
 
 /** What an HTTP caller publishes. */
 export interface HttpMessage {
@@ -11,7 +12,6 @@ export interface HttpMessage {
 }
 
 const KEYS: readonly string[] = ['topic', 'body', 'qos', 'retain'];
-const SHOWN_LENGTH_MAX = 60;
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /**
@@ -105,11 +105,4 @@ function readRetain(retain: unknown): boolean {
 
 function wrong(message: string): GomqError {
   return new GomqError('REQUEST_INVALID', message);
-}
-
-function show(value: unknown): string {
-  if (value === undefined) return 'missing';
-  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object';
-  const text = JSON.stringify(value);
-  return text.length > SHOWN_LENGTH_MAX ? `${text.slice(0, SHOWN_LENGTH_MAX)}...` : text;
 }

@@ -1,4 +1,4 @@
-// The operator's edge: publishes a message, tells the version and the health. Fastify stays in this file.
+// The operator's edge: publishes a message, shows those of a topic, tells the version and the health. Fastify stays in this file.
 import type { AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
@@ -7,6 +7,7 @@ import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { Guard } from './guard.js';
+import { type MessagesQuery, readMessagesQuery } from './messages-request.js';
 import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
 import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
 
@@ -14,8 +15,22 @@ import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
 export interface HttpBroker {
   /** Resolves when the message is committed; rejects with a GomqError when it was not taken. */
   publish(message: HttpMessage): Promise<void>;
+  /**
+   * What the log holds for a topic, oldest first, with no further message once the payloads have `bytesMax` bytes together; and the offset
+   * to go on from, where that or the limit ended it. Rejects with a GomqError where it may not be seen.
+   */
+  history(query: HttpHistoryQuery, signal: AbortSignal): Promise<HttpHistory>;
   /** False while starting and stopping. */
   isReady(): boolean;
+}
+
+export interface HttpHistoryQuery extends Omit<MessagesQuery, 'encoding'> {
+  bytesMax: number;
+}
+
+export interface HttpHistory {
+  payloads: Buffer[];
+  nextOffset: number | undefined;
 }
 
 export interface HttpServerOptions {
@@ -40,10 +55,15 @@ export interface HttpServer {
 const CONNECTIONS_MAX = 256;
 const REQUEST_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 2_000;
+/** Payloads in one answer, unless a single one is larger. */
+const ANSWER_BYTES_MAX = 4_194_304;
+/** Says where to go on when an answer is not all there is. */
+const NEXT_OFFSET_HEADER = 'gomq-next-offset';
 /** Which method each route has, to tell a wrong method from a wrong path. */
 const METHODS: Readonly<Record<string, string>> = {
   '/version': 'GET',
   '/pub': 'POST',
+  '/messages': 'GET',
   '/health/live': 'GET',
   '/health/ready': 'GET',
 };
@@ -93,10 +113,13 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
     frameworkErrors: fail,
     // Requests that arrive on open connections while closing are answered like any other.
     return503OnClosing: false,
+    // A topic in the path, each of its bytes written as three.
+    routerOptions: { maxParamLength: 3 * limits.topicBytes },
   });
   fastify.setErrorHandler(fail);
   fastify.setNotFoundHandler((request, reply) => {
-    const method = METHODS[request.url.split('?', 1)[0] ?? ''];
+    const path = request.url.split('?', 1)[0] ?? '';
+    const method = METHODS[path.startsWith('/messages/') ? '/messages' : path];
     if (method === undefined)
       throw new GomqError('ROUTE_UNKNOWN', `there is no ${request.method} ${request.url}`);
     reply.header('allow', method);
@@ -127,6 +150,29 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
       return { ok: true };
     },
   });
+
+  const showMessages = async (request: FastifyRequest, reply: FastifyReply) => {
+    const { '*': pathTopic } = request.params as { '*'?: string };
+    const query = request.query as Record<string, unknown>;
+    const { encoding, ...wanted } = readMessagesQuery(pathTopic, query, limits);
+    checkReady(broker);
+    const gone = new AbortController();
+    const onClose = (): void => gone.abort();
+    request.socket.once('close', onClose);
+    const { payloads, nextOffset } = await broker
+      .history({ ...wanted, bytesMax: ANSWER_BYTES_MAX }, gone.signal)
+      .finally(() => request.socket.off('close', onClose));
+    if (nextOffset !== undefined) reply.header(NEXT_OFFSET_HEADER, `${nextOffset}`);
+    const message_list = payloads.map((payload) => payload.toString(encoding === 'text' ? 'utf8' : encoding));
+    return { topic_name: wanted.topicName, message_list };
+  };
+  const guarded = {
+    onRequest: async (request: FastifyRequest) =>
+      guard.checkCaller(request.headers, request.socket.remoteAddress),
+    handler: showMessages,
+  };
+  fastify.get('/messages', guarded);
+  fastify.get('/messages/*', guarded);
   return fastify;
 }
 

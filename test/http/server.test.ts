@@ -6,7 +6,7 @@ import { assembleConfig } from '../../src/core/config.js';
 import { GomqError } from '../../src/core/errors.js';
 import { createLogger, silentLogger } from '../../src/core/logger.js';
 import type { HttpMessage } from '../../src/http/publish-request.js';
-import { createHttpServer, type HttpServer } from '../../src/http/server.js';
+import { createHttpServer, type HttpHistory, type HttpServer } from '../../src/http/server.js';
 
 interface Answer {
   status: number;
@@ -32,6 +32,10 @@ class FakeBroker {
     if (this.failure !== undefined) throw this.failure;
     this.messages.push(message);
     await this.commit;
+  }
+
+  async history(): Promise<HttpHistory> {
+    return { payloads: [], nextOffset: undefined };
   }
 
   isReady(): boolean {
