@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { openDataDirectory } from '../../src/log/data-directory.js';
 import { BrokerProcess, killAllBrokers, temporaryDirectory } from '../crash/broker-process.js';
 import { Ledger } from '../crash/ledger.js';
 import { Publisher } from '../crash/publisher.js';
@@ -42,8 +43,7 @@ describe('a disk that fails under the broker', { skip: straceSkip() }, () => {
       t.diagnostic(`SEED=${seed}`);
       const clients = new Clients(new Random(seed));
       try {
-        // What a new directory gets is not meant.
-        await (await BrokerProcess.start({ data: path })).stop();
+        makeDirectory(path);
         const broker = await BrokerProcess.start({ data: path, under: tracing.command([injection]) });
         await clients.load(broker);
         await expectDiskFailed(broker, message);
@@ -66,7 +66,7 @@ describe('a disk that fails under the broker', { skip: straceSkip() }, () => {
       // One packet at a time: whatever is written between it and its answer is it.
       const publisher = makePublisher(ledger, new Random(1), { version: 5, qos: 2, window: 1 });
       try {
-        await (await BrokerProcess.start({ data: path })).stop();
+        makeDirectory(path);
         const under = tracing.command([injection], ['read', 'write', 'writev', 'pwrite64', 'fdatasync']);
         const broker = await BrokerProcess.start({ data: path, under });
         publisher.allow(Number.MAX_SAFE_INTEGER);
@@ -103,6 +103,11 @@ function checkPromises(lines: readonly string[]): number {
     }
   }
   return promises;
+}
+
+/** What a new directory gets is not meant by the faults. */
+function makeDirectory(path: string): void {
+  openDataDirectory(path, { nodeId: 'gomq' }).release();
 }
 
 async function expectDiskFailed(broker: BrokerProcess, message: RegExp): Promise<void> {
