@@ -7,16 +7,14 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { openDataDirectory } from '../../src/log/data-directory.js';
 import { BrokerProcess, killAllBrokers, temporaryDirectory } from '../crash/broker-process.js';
+import { Clients, makePublisher } from '../crash/clients.js';
 import { Ledger } from '../crash/ledger.js';
-import { Publisher } from '../crash/publisher.js';
 import { Random, seedOf } from '../crash/random.js';
-import { Subscriber } from '../crash/subscriber.js';
 import { closeAllClients, RawClient } from '../support/raw-client.js';
 import { mountSkip, mountSmall, straceSkip, Tracing } from './failing-disks.js';
 
 const MEBIBYTE = 1024 * 1024;
 const EXIT_DISK_FAILED = 74;
-const SILENCE_MS = 10_000;
 const QUOTA_EXCEEDED = 0x97;
 const DAY_SECONDS = 86_400;
 /** CONNACK, PUBREC or PUBCOMP on its way to a client, as strace shows it. */
@@ -119,74 +117,6 @@ async function expectDiskFailed(broker: BrokerProcess, message: RegExp): Promise
   );
   // Lines of JSON and nothing else: no stack of an error that nobody caught.
   assert.equal(broker.lines().length, broker.stderr.trim().split('\n').length, broker.stderr);
-}
-
-function makePublisher(
-  ledger: Ledger,
-  random: Random,
-  { version, qos, window }: { version: 4 | 5; qos: 1 | 2; window: number },
-): Publisher {
-  const name = `pub${qos}`;
-  return new Publisher({
-    ledger,
-    random,
-    name,
-    version,
-    qos,
-    topics: [`c/${name}`],
-    retainedTopics: [`r/${name}`],
-    window,
-    paddingBytesMax: 500,
-  });
-}
-
-/** Publishers and subscribers at QoS 1 and 2 with a ledger between them. */
-class Clients {
-  readonly #ledger = new Ledger();
-  readonly #publishers: Publisher[] = [];
-  readonly #subscribers: Subscriber[] = [];
-
-  constructor(random: Random) {
-    const ledger = this.#ledger;
-    for (const [version, qos] of [
-      [4, 1],
-      [5, 2],
-    ] as const) {
-      this.#publishers.push(makePublisher(ledger, random, { version, qos, window: 5 }));
-      const name = `sub${qos}`;
-      const inbox = ledger.inbox(name, qos);
-      const filters = ['c/#', 'r/#'];
-      this.#subscribers.push(
-        new Subscriber({ ledger, random, name, version, qos, filters, inbox, ackDelayMsMax: 0 }),
-      );
-    }
-  }
-
-  /** Publishes until the broker is no more. */
-  async load(broker: BrokerProcess): Promise<void> {
-    const { port } = broker;
-    await Promise.all(this.#subscribers.map((subscriber) => subscriber.connect(port)));
-    for (const publisher of this.#publishers) publisher.allow(Number.MAX_SAFE_INTEGER);
-    await Promise.all(this.#publishers.map((publisher) => publisher.connect(port)));
-    const closed = [...this.#publishers, ...this.#subscribers].map((client) => client.closed());
-    await this.#ledger.whileRight(Promise.all(closed));
-    for (const publisher of this.#publishers) publisher.halt();
-  }
-
-  /** Everything comes to its end, and the books are right. */
-  async settle(broker: BrokerProcess): Promise<void> {
-    const clients = [...this.#publishers, ...this.#subscribers];
-    const ledger = this.#ledger;
-    await ledger.whileRight(Promise.all(clients.map((client) => client.connect(broker.port))));
-    await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
-    await ledger.settled(SILENCE_MS);
-    ledger.check();
-    assert.ok(ledger.counters.acknowledged > 0, 'something was acknowledged');
-  }
-
-  drop(): void {
-    for (const client of [...this.#publishers, ...this.#subscribers]) client.drop();
-  }
 }
 
 describe('a file system without room', { skip: mountSkip() }, () => {
