@@ -69,6 +69,8 @@ const EXPIRY_BUDGET = 10_000;
 
 /** How old what is recorded about a session's progress may be. */
 const PROGRESS_MS = 100;
+/** Sessions and groups whose progress is recorded before others get their turn. */
+const PROGRESS_BUDGET = 2048;
 
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
@@ -178,13 +180,22 @@ export class Broker {
     });
     this.#restore();
     this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS);
-    this.#progressTimer = setInterval(() => this.journal.recordTouched(), PROGRESS_MS);
+    this.#progressTimer = setInterval(this.#recordProgress, PROGRESS_MS);
   }
+
+  /** In portions: a message to all of very many sessions touches every one of them. */
+  readonly #recordProgress = (): void => {
+    if (!this.#isStopped && this.journal.recordSome(PROGRESS_BUDGET)) setImmediate(this.#recordProgress);
+  };
 
   /** Takes up the sessions and groups that the log knows. */
   #restore(): void {
     const end = this.log.endOffset;
-    for (const group of this.state.groups()) group.recorder = this.journal;
+    for (const group of this.state.groups()) {
+      group.recorder = this.journal;
+      // The UNSUBSCRIBE of a member may be lost, and it stays.
+      for (const member of group.members) member.isLeaving = false;
+    }
     for (const session of this.state.sessions()) {
       session.recorder = this.journal;
       // What the process before sent last may not be recorded.
@@ -596,6 +607,7 @@ export class Broker {
       if (connection.session === undefined) connection.transport.destroy();
       else connection.close(ReasonCode.ServerShuttingDown, 'the broker is stopping');
     }
+    this.journal.recordTouched();
     this.#turn();
     this.#isClosed = true;
     await this.log.close();

@@ -25,11 +25,19 @@ export interface JournalOptions {
   appliedOffset: () => number;
 }
 
+function leavesGroup(session: Session): boolean {
+  for (const { isLeaving } of session.groups?.values() ?? []) if (isLeaving) return true;
+  return false;
+}
+
 export class Journal implements Recorder {
   readonly #append: JournalOptions['append'];
   readonly #appliedOffset: JournalOptions['appliedOffset'];
   readonly #writer = new RecordWriter();
   touched: (Session | SharedGroup)[] = [];
+  /** Those that are being recorded, and how far that has come. */
+  #round: (Session | SharedGroup)[] | undefined = undefined;
+  #roundAt = 0;
 
   constructor(options: JournalOptions) {
     this.#append = options.append;
@@ -83,6 +91,12 @@ export class Journal implements Recorder {
 
   /** In force at its commit. @returns the offset behind it */
   unsubscribed(session: Session, texts: string[]): number {
+    for (const text of texts) {
+      const subscription = session.subscriptions.get(text);
+      if (subscription?.group !== undefined) subscription.isLeaving = true;
+    }
+    // What it has of the groups that it leaves is its own, and no record says so yet.
+    if (session.hasInflight && leavesGroup(session)) this.#progress(session, true);
     writeUnsubscribed(this.#writer, { number: session.number, texts });
     return this.#commitTarget();
   }
@@ -115,7 +129,7 @@ export class Journal implements Recorder {
     writeProgress(this.#writer, progressOf(session, cursor, isWhole));
     const target = this.#commitTarget();
     session.scansDone = undefined;
-    session.inflight.markRecorded(target);
+    if (session.hasInflight) session.inflight.markRecorded(target);
     if (isWhole) session.isTouched = false;
     return target;
   }
@@ -130,6 +144,7 @@ export class Journal implements Recorder {
 
   #groupProgress(group: SharedGroup): void {
     group.isTouched = false;
+    if (group.recorder === undefined) return;
     const cursor = group.isLive ? this.#appliedOffset() : group.cursor;
     writeGroupProgress(this.#writer, groupProgressOf(group, cursor, openOffsets(group)));
     this.#commitTarget();
@@ -137,11 +152,27 @@ export class Journal implements Recorder {
 
   /** Records how far everybody has come of whom that has changed. */
   recordTouched(): void {
-    const { touched } = this;
-    if (touched.length === 0) return;
-    this.touched = [];
-    // Members before their groups: what a group has given out at QoS 2 is its member's by then.
-    for (const one of touched) if (!(one instanceof SharedGroup)) this.progress(one);
-    for (const one of touched) if (one instanceof SharedGroup) this.#groupProgress(one);
+    while (this.recordSome(Number.POSITIVE_INFINITY));
+  }
+
+  /** The same for `budget` of them at most; true while there are more of those that were there when the round began. */
+  recordSome(budget: number): boolean {
+    if (this.#round === undefined) {
+      if (this.touched.length === 0) return false;
+      const isGroup = (one: Session | SharedGroup): boolean => one instanceof SharedGroup;
+      // Members before their groups: what a group has given out at QoS 2 is its member's by then.
+      this.#round = [...this.touched.filter((one) => !isGroup(one)), ...this.touched.filter(isGroup)];
+      this.#roundAt = 0;
+      this.touched = [];
+    }
+    const end = Math.min(this.#roundAt + budget, this.#round.length);
+    for (; this.#roundAt < end; this.#roundAt++) {
+      const one = this.#round[this.#roundAt]!;
+      if (one instanceof SharedGroup) this.#groupProgress(one);
+      else this.progress(one);
+    }
+    if (end < this.#round.length) return true;
+    this.#round = undefined;
+    return false;
   }
 }

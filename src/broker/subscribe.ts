@@ -217,7 +217,7 @@ function subscribe(
   const { group } = subscription;
   if (group !== undefined) {
     if (session.recorder !== undefined) {
-      group.recorder = session.recorder;
+      if (group.recorder === undefined) group.beginRecord(session.recorder, subscription.since);
       group.touch();
     }
     broker.pump.onMember(subscription);

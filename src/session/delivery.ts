@@ -149,7 +149,7 @@ export class Delivery {
     }
     const packetId = inflight.add(message.offset, phase, origin);
     // Only QoS 1 gets here: what the process before sent at QoS 2 is recorded.
-    const isDuplicate = message.offset < session.duplicateBefore && origin === undefined;
+    const isDuplicate = session.mayHaveBeenSent(message.offset, origin);
     const position = isReplay ? positionProperties(message) : undefined;
     if (session.outbox!.publish(message, qos, packetId, isRetained, isDuplicate, ids, now, position)) {
       this.counters.delivered++;
@@ -196,6 +196,7 @@ export class Delivery {
         if (tried?.has(one)) return false;
         if (mayRead !== undefined && !mayRead(one.session, message.topic.name)) return false;
         isReadable = true;
+        if (one.isLeaving) return false;
         return message.qos === 0 || one.qos === 0
           ? one.session.outbox?.hasRoom === true
           : one.session.canTake;

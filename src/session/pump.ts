@@ -115,7 +115,7 @@ export class Pump {
       session.isRoomQueued = false;
       if (isWaiting(session)) this.queuePump(session);
       if (session.groups === undefined) continue;
-      for (const group of session.groups)
+      for (const group of session.groups.keys())
         if (!group.isLive || group.returned.length > 0) this.queuePump(group);
     }
   }
@@ -135,7 +135,7 @@ export class Pump {
     else this.queuePump(session);
     if (session.scans !== undefined || session.replays !== undefined) this.queuePump(session);
     if (session.groups === undefined) return;
-    for (const group of session.groups) this.#onOnline(session, group);
+    for (const group of session.groups.keys()) this.#onOnline(session, group);
   }
 
   /** A connected session has joined a group. */
@@ -179,7 +179,11 @@ export class Pump {
 
   /** The session leaves the group for good; QoS 2 deliveries that have begun end with it [MQTT-4.8.2-5]. */
   leaveGroup(session: Session, group: SharedGroup): void {
-    this.#returnUnacknowledged(session, group);
+    if (group.members.length > 0) this.#returnUnacknowledged(session, group);
+    // What a member that is connected has is its own from here on.
+    session.touch();
+    if (group.members.some((member) => member.session.isRecorded)) group.touch();
+    else group.endRecord();
   }
 
   /** QoS 1 messages of the group that an absent member holds go back to the group. */
@@ -318,7 +322,10 @@ export class Pump {
     const { inflight } = session;
     const loaded = this.#loadInflight(session, slot);
     if (loaded === 'pending') return false;
-    if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, false)) {
+    // A QoS 1 message has no claim, it only waits behind one.
+    const isDuplicate =
+      phase === Phase.Puback && session.mayHaveBeenSent(inflight.offsetAt(slot), inflight.originAt(slot));
+    if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, isDuplicate)) {
       session.release(slot);
       return true;
     }

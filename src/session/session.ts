@@ -2,7 +2,7 @@
 import type { LogReader } from '../log/log.js';
 import type { WillPacket } from '../packet/connect.js';
 import type { TopicTreeScan } from '../router/topic-tree.js';
-import { Inflight } from './inflight.js';
+import { Inflight, type Origin } from './inflight.js';
 import type { Interest } from './interest.js';
 import { encodeSource, RetainedMessage } from './message.js';
 import type { Outbox } from './outbox.js';
@@ -41,8 +41,8 @@ export class Session {
   readonly subscriptions = new Map<string, Subscription>();
   /** Filters that are granted and whose subscriptions are not made yet. */
   subscriptionsUncommitted = 0;
-  /** Shared groups it is a member of. */
-  groups: Set<SharedGroup> | undefined = undefined;
+  /** Shared groups it is a member of, and by which subscription. */
+  groups: Map<SharedGroup, Subscription> | undefined = undefined;
 
   /** Where packets to the client go while it is connected. */
   outbox: Outbox | undefined = undefined;
@@ -188,6 +188,11 @@ export class Session {
   fallBehind(offset: number): void {
     this.isLive = false;
     this.cursor = offset;
+  }
+
+  /** At QoS 1, by the process before, which may have died before that was recorded. */
+  mayHaveBeenSent(offset: number, origin: Origin | undefined): boolean {
+    return offset < this.duplicateBefore && origin === undefined;
   }
 
   /** The lowest offset it may still have to read. */

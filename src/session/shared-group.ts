@@ -9,6 +9,8 @@ export class SharedGroup {
   readonly filter: string;
   /** The offset at which the group came to be. */
   since: number;
+  /** The same for those members alone that are recorded: what the log knows of the group began with them. */
+  recordedSince: number;
   readonly members: Subscription[] = [];
   /** True while it takes messages at commit; false while it reads from its cursor. */
   isLive = true;
@@ -37,6 +39,19 @@ export class SharedGroup {
     this.name = name;
     this.filter = filter;
     this.since = since;
+    this.recordedSince = since;
+  }
+
+  /** Its first member that is recorded has come. */
+  beginRecord(recorder: Recorder, offset: number): void {
+    this.recorder = recorder;
+    this.recordedSince = offset;
+  }
+
+  /** Its last member that was recorded has gone. */
+  endRecord(): void {
+    this.recorder = undefined;
+    this.isTouched = false;
   }
 
   /** Has the progress recorded soon. */

@@ -40,6 +40,8 @@ export interface Subscription extends SubscriptionOptions {
   isRetainedOwed: boolean;
   /** The group of a shared subscription: then the group is in the router, not the subscription. */
   readonly group: SharedGroup | undefined;
+  /** Of a member: its UNSUBSCRIBE waits for the commit. What it has of the group stays with it, and the group gives it nothing more. */
+  isLeaving: boolean;
 }
 
 /** How messages of one topic reach one session, all its matching subscriptions taken together. */

@@ -73,8 +73,10 @@ export function applyRecord(state: State, record: RecordSlice): void {
     case RecordType.GroupProgress: {
       const { name, filter, since, cursor, open, taken } = readGroupProgress(record);
       const group = state.group(name, filter);
-      if (group === undefined) break;
+      // Written about an earlier group of that name, after this one began. In a snapshot it says when that was.
+      if (group === undefined || (since < group.since && record.offset > group.since)) break;
       group.since = since;
+      group.recordedSince = since;
       group.cursor = cursor;
       group.returned = open;
       group.taken = new Set(taken);
@@ -173,7 +175,12 @@ function applyProgress(state: State, progress: Progress): void {
   for (const { packetId, offset, phase, origin } of progress.inflight) {
     const from = originOf(state, session, offset, origin);
     session.inflight.restore(packetId, offset, phase, from);
-    if (phase === Phase.Puback) continue;
+    if (phase === Phase.Puback) {
+      // A member has this recorded when it leaves, and only then.
+      const membership = from instanceof SharedGroup ? session.groups?.get(from) : undefined;
+      if (membership !== undefined) membership.isLeaving = true;
+      continue;
+    }
     if (from instanceof SharedGroup) take(from, offset);
     if (origin.kind === 'retained') {
       session.retainedGiven ??= new Set();
@@ -211,7 +218,11 @@ function originOf(
   offset: number,
   origin: RecordedOrigin,
 ): Origin | undefined {
-  if (origin.kind === 'group') return state.group(origin.name, origin.filter);
+  if (origin.kind === 'group') {
+    const group = state.group(origin.name, origin.filter);
+    // A later group of that name has not given it.
+    return group !== undefined && group.since <= offset ? group : undefined;
+  }
   if (origin.kind === 'replay') return session.subscriptions.get(origin.text);
   if (origin.kind === 'retained') {
     const retained = state.retained.get(origin.topicName.split('/'));

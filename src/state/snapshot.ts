@@ -143,7 +143,9 @@ export function progressOf(session: Session, cursor: number, isWhole: boolean): 
 
 function originOf(session: Session, slot: number): RecordedOrigin | undefined {
   const origin = session.inflight.originAt(slot);
-  if (origin === undefined) return { kind: 'cursor' };
+  // A group without members is no more: what it gave is sent again like anything else.
+  const isGone = origin instanceof SharedGroup && origin.members.length === 0;
+  if (origin === undefined || isGone) return { kind: 'cursor' };
   if (origin instanceof RetainedMessage) return { kind: 'retained', topicName: origin.topic.name };
   if (origin instanceof SharedGroup) return { kind: 'group', name: origin.name, filter: origin.filter };
   return { kind: 'replay', text: origin.text };
@@ -151,12 +153,12 @@ function originOf(session: Session, slot: number): RecordedOrigin | undefined {
 
 function isMember(session: Session, slot: number): boolean {
   const group = session.inflight.originAt(slot);
-  return group instanceof SharedGroup && session.groups?.has(group) === true;
+  return group instanceof SharedGroup && session.groups?.get(group)?.isLeaving === false;
 }
 
 /** How far a group has come, for a record. */
 export function groupProgressOf(group: SharedGroup, cursor: number, open: number[]): GroupProgress {
-  const { name, filter, since } = group;
+  const { name, filter, recordedSince: since } = group;
   const taken = [...group.taken].filter((offset) => offset >= cursor);
   return { name, filter, since, cursor, open, taken };
 }

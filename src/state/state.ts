@@ -162,6 +162,7 @@ export class State {
       replayNoticeAt: -1,
       earlier: undefined,
       isRetainedOwed: false,
+      isLeaving: false,
       group,
     };
     session.subscriptions.set(text, subscription);
@@ -174,8 +175,8 @@ export class State {
       this.router.subscribe(filter, subscription);
     } else {
       group.members.push(subscription);
-      session.groups ??= new Set();
-      session.groups.add(group);
+      session.groups ??= new Map();
+      session.groups.set(group, subscription);
     }
     return { subscription, isNew: true };
   }
@@ -226,10 +227,8 @@ export class State {
     }
     group.members.splice(group.members.indexOf(subscription), 1);
     session.groups?.delete(group);
-    if (group.members.length > 0) {
-      onLeave(session, group);
-      return;
-    }
+    onLeave(session, group);
+    if (group.members.length > 0) return;
     this.router.unsubscribe(group.filter, group);
     this.#groups.delete(groupKey(group.name, group.filter));
     group.reader?.close();

@@ -101,6 +101,13 @@ export class LateBroker extends TestBroker {
   }
 }
 
+/** The process dies; of what is not committed the first records may be kept all the same. Every other time the next one begins with a snapshot. */
+export function crash(broker: TestBroker, draw: number): TestBroker {
+  const { log } = broker as LateBroker;
+  const end = log.highWatermark + (draw % (log.endOffset - log.highWatermark + 1));
+  return (broker as LateBroker).restart(end, draw % 2 === 0 ? undefined : log.draw(end + 1) - 1);
+}
+
 /** By hand: commits everything, and what follows from that, until nothing is left. */
 export async function settle(test: LateBroker): Promise<void> {
   const turns = async (count: number): Promise<void> => {

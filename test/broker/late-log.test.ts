@@ -9,11 +9,10 @@ import {
   publishBytes,
   type Received,
   type Sections,
-  type TestBroker,
   tick,
   until,
 } from './harness.js';
-import { LateBroker, settle } from './late-broker.js';
+import { crash, LateBroker, settle } from './late-broker.js';
 import type { LateBehaviour } from './late-log.js';
 import { type Step, World } from './qos-model.js';
 
@@ -55,13 +54,6 @@ const WEIGHTS: Record<Step['kind'], number> = {
 const kinds = Object.entries(WEIGHTS).flatMap(([kind, weight]) =>
   Array<Step['kind']>(weight).fill(kind as Step['kind']),
 );
-
-/** The process dies; of what is not committed the first records may be kept all the same. Every other time the next one begins with a snapshot. */
-function crash(broker: TestBroker, draw: number): TestBroker {
-  const { log } = broker as LateBroker;
-  const end = log.highWatermark + (draw % (log.endOffset - log.highWatermark + 1));
-  return (broker as LateBroker).restart(end, draw % 2 === 0 ? undefined : log.draw(end + 1) - 1);
-}
 
 /**
  * The model knows a message by its key. Published again because its PUBACK was missing, it is two records of one key, and with an UNSUBSCRIBE

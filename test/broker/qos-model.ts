@@ -51,6 +51,8 @@ interface GroupRecord {
   holder: Subscriber | undefined;
   /** The broker died before its end was recorded, or cannot know of it: a member may be sent it once more. */
   mayComeAgain: boolean;
+  /** The last delivery was one of QoS 2. */
+  wasQos2: boolean;
   /** How often some member was sent it. */
   timesGiven: number;
 }
@@ -70,6 +72,8 @@ const FILTERS: readonly { filter: string; isQos0: boolean }[] = [
   { filter: 'a/2', isQos0: true },
 ];
 const TOPICS = ['a/1', 'a/2', 'b/1', 'b/2', 's/1/x', 's/1/y', 's/2/x', 'c/1', 'r/x', 'r/y'];
+/** Turns that a step `turn` takes: so few that something is under way, or so many that nothing is. */
+const TURNS = [1, 2, 5, 12, 30];
 /** Published with RETAIN; nobody subscribes to them. */
 const RETAINED_PREFIX = 'r/';
 
@@ -225,6 +229,7 @@ export class Publisher {
   }
 
   publish(topic: string, qos: Qos, fillerBytes: number): void {
+    if (this.#client === undefined) this.connect(fillerBytes === 0 ? 5 : 4, false, true, false);
     if (this.#client === undefined || this.#outgoing.size >= 20) return;
     const key = `${this.#clientId}:${topic}:${++this.#sequence}`;
     const payload = `${key}|${'x'.repeat(fillerBytes)}`;
@@ -369,6 +374,8 @@ interface Cover {
 
 /** What one session is owed, and what it has been given. */
 class SessionModel {
+  /** The log knows it: it began as one that outlives its connection. */
+  readonly isRecorded: boolean;
   /** SUBSCRIBEs and, without a subscription, UNSUBSCRIBEs that the broker has taken, and where the log ended behind each. */
   events: { end: number; text: string; subscription: Subscription | undefined }[] = [];
   readonly subscriptions = new Map<string, Subscription>();
@@ -395,6 +402,10 @@ class SessionModel {
   /** What of that was recorded when the broker died: never sent again. */
   settled = new Set<number>();
   readonly progress = new History<ReadonlySet<number>>();
+
+  constructor(isRecorded: boolean) {
+    this.isRecorded = isRecorded;
+  }
 
   /** What a message is delivered for now. */
   coverOf(topic: string): Map<string, Subscription> {
@@ -460,6 +471,8 @@ export class Subscriber {
   /** In the order in which they were first delivered: what the broker must send again. */
   #resends: Incoming[] = [];
   readonly #history = new History<{ session: SessionModel | undefined; isPersistent: boolean }>();
+  /** A session that was to end with its connection; the broker died first, and the next one keeps it until the client is back. */
+  #orphan: SessionModel | undefined = undefined;
   /** Its own state is a new one, and no CONNACK has told it that the broker's is. */
   #isCleanUnconfirmed = false;
   #mustBeClean = false;
@@ -500,10 +513,11 @@ export class Subscriber {
     this.#mustBeClean = false;
     if (isClean) this.#isCleanUnconfirmed = true;
     this.#unanswered = [];
+    this.#orphan = undefined;
     if (isClean) this.#endSession();
     const sessionPresent = this.#session !== undefined;
     if (this.#session === undefined) {
-      this.#session = new SessionModel();
+      this.#session = new SessionModel(isPersistent);
       this.#incoming.clear();
       this.#finishedIds.clear();
       this.#maybeReleased.clear();
@@ -542,7 +556,8 @@ export class Subscriber {
   /** What the broker holds has changed with the last record. */
   #note(): void {
     const { endOffset } = this.#world.broker.broker.log;
-    this.#history.push(endOffset, { session: this.#session, isPersistent: this.#isPersistent });
+    const session = this.#session ?? this.#orphan;
+    this.#history.push(endOffset, { session, isPersistent: this.#isPersistent });
   }
 
   /** The broker dies; `bytes` of what is on its way still arrive. */
@@ -559,7 +574,9 @@ export class Subscriber {
     const kept = this.#history.rewind(end);
     this.#isPersistent = kept?.isPersistent === true;
     this.#session = this.#isPersistent ? kept?.session : undefined;
+    this.#orphan = !this.#isPersistent && kept?.session?.isRecorded === true ? kept.session : undefined;
     this.#note();
+    this.#orphan?.rewind(end, log, broker.publishOffsets);
     const session = this.#session;
     if (session === undefined) {
       this.#incoming.clear();
@@ -612,6 +629,7 @@ export class Subscriber {
   }
 
   subscribe(which: number, qos: Qos): void {
+    this.#return();
     const { filter, isQos0 } = FILTERS[which % FILTERS.length]!;
     const granted = isQos0 ? 0 : qos === 0 ? 1 : qos;
     const id = this.#version === 5 ? (which % FILTERS.length) + 1 : 0;
@@ -619,8 +637,14 @@ export class Subscriber {
   }
 
   join(which: number, qos: Qos): void {
+    this.#return();
     const { text, filter } = GROUPS[which % GROUPS.length]!;
     this.#sendSubscribe({ text, filter, qos: qos === 0 ? 1 : qos, id: 0 });
+  }
+
+  /** Comes back where it has gone. */
+  #return(): void {
+    if (this.#client === undefined) this.connect(this.#version, false, true, 2, false);
   }
 
   #sendSubscribe(subscription: Subscription): void {
@@ -656,6 +680,11 @@ export class Subscriber {
 
   isMember(text: string): boolean {
     return this.#session?.subscriptions.has(text) === true;
+  }
+
+  /** The broker takes it for one, although its session is over. */
+  isLateMember(text: string): boolean {
+    return this.#orphan?.subscriptions.has(text) === true;
   }
 
   /** A record has been appended. */
@@ -812,6 +841,7 @@ export class Subscriber {
       );
       const group = GROUPS.find(({ prefix }) => topicOf(key).startsWith(prefix));
       const record = group === undefined ? undefined : this.#takeGroupRecord(key, group.filter);
+      if (record !== undefined) record.wasQos2 = qos === 2;
       const entry = group === undefined ? this.#takeOwn(packet, key) : undefined;
       const owes = qos === 1 ? 'puback' : 'pubrec';
       const state = { record, entry, owes, isRecorded: false, recordedEnd: 0 } as const;
@@ -832,6 +862,10 @@ export class Subscriber {
 
   /** [MQTT-4.6.0-1] What is sent again keeps its order; only what went to another member is missing. */
   #takeResend(known: Incoming): void {
+    if (this.#session!.hasCrashed) {
+      this.#resends = this.#resends.filter((one) => one !== known);
+      return;
+    }
     const at = this.#resends.indexOf(known);
     for (const skipped of this.#resends.slice(0, at)) this.#skip(skipped);
     this.#resends = this.#resends.slice(at + 1);
@@ -864,11 +898,12 @@ export class Subscriber {
       `${this.clientId}: ${key} arrived twice, out of order after offset ${session.lastOffset}, or unasked`,
     );
     assert.equal(packet.topic === '' || packet.topic === entry.topic, true, 'topic');
-    // What is sent again comes first. After a crash that may be more than the client still holds.
-    const isBefore = (one: Incoming): boolean =>
-      !session.hasCrashed || (one.entry !== undefined && one.entry.offset < entry.offset);
-    for (const skipped of this.#resends.filter(isBefore)) this.#skip(skipped);
-    this.#resends = this.#resends.filter((one) => !isBefore(one));
+    // What is sent again comes first. After a crash that may be more than the client still holds, and what the client has forgotten is new to
+    // it; that all of it comes is looked at in the end.
+    if (!session.hasCrashed) {
+      for (const skipped of this.#resends) this.#skip(skipped);
+      this.#resends = [];
+    }
     if (candidates.every(({ offset }) => session.mustBeDup.has(offset)))
       assert.equal(packet.dup, true, `${this.clientId}: ${key} again without DUP`);
     session.lastOffset = entry.offset;
@@ -909,6 +944,11 @@ export class Subscriber {
       fewest.find(({ holder }) => holder === undefined) ??
       fewest[0]!;
     record.timesGiven++;
+    if (record.mayComeAgain && record.isAcknowledged) {
+      // Once more from the beginning, although nobody is owed it.
+      record.isAcknowledged = false;
+      record.isOwed = false;
+    }
     record.mayComeAgain = false;
     record.holder = this;
     return record;
@@ -1019,6 +1059,8 @@ export class World {
     this.groupRecords.push(...kept);
     for (const record of kept) {
       if (record.holder?.holdsForGood(record) === true) continue;
+      // [MQTT-4.8.2-5] A QoS 2 delivery ends with the session.
+      if (record.holder !== undefined && record.wasQos2) record.isOwed = false;
       record.holder = undefined;
       record.mayComeAgain = true;
       const { text } = GROUPS.find(({ prefix }) => record.entry.topic.startsWith(prefix))!;
@@ -1066,13 +1108,16 @@ export class World {
     this.#keys.add(entry.key);
     for (const subscriber of this.#subscribers) subscriber.onAppend(appended);
     for (const { text, filter } of GROUPS) {
-      if (!matches(filter, entry.topic) || !this.#subscribers.some((one) => one.isMember(text))) continue;
+      const isOwed = this.#subscribers.some((one) => one.isMember(text));
+      const isTaken = isOwed || this.#subscribers.some((one) => one.isLateMember(text));
+      if (!matches(filter, entry.topic) || !isTaken) continue;
       this.groupRecords.push({
         entry: appended,
-        isOwed: true,
+        isOwed,
         isAcknowledged: false,
         holder: undefined,
         mayComeAgain: false,
+        wasQos2: false,
         timesGiven: 0,
       });
     }
@@ -1097,11 +1142,23 @@ export class World {
   }
 
   async #run(steps: readonly Step[]): Promise<void> {
+    await this.take(steps);
+    await this.finish();
+  }
+
+  /** Takes the steps, and leaves everything as it is then. */
+  async take(steps: readonly Step[]): Promise<void> {
     for (const publisher of this.#publishers) publisher.connect(4, true, true, false);
     for (const [i, subscriber] of this.#subscribers.entries())
       subscriber.connect(i === 0 ? 4 : 5, true, true, 2, false);
+    const [first, second, third] = this.#subscribers as [Subscriber, Subscriber, Subscriber];
+    first.subscribe(0, 2);
+    second.subscribe(4, 1);
+    second.join(0, 2);
+    third.join(0, 1);
     for (const step of steps) {
-      if (step.kind === 'turn') await tick();
+      if (step.kind === 'turn')
+        for (let turns = TURNS[step.a % TURNS.length]!; turns > 0; turns--) await tick();
       else this.#take(step);
       if (this.#failure !== undefined) throw this.#failure;
       assert.equal(
@@ -1112,6 +1169,10 @@ export class World {
     }
     await tick();
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Everybody comes back and acknowledges everything. */
+  async finish(): Promise<void> {
     for (const publisher of this.#publishers) publisher.finish();
     for (const subscriber of this.#subscribers) subscriber.finish();
     await this.#settle();
