@@ -50,7 +50,8 @@ Examples:
   gomqctl list 'sensors/#' --retained                    the retained messages, topic by topic
   gomqctl list A --json | jq -r .payload
 
-Exit status: 0, 1 for errors, 27 for a timeout, the CONNACK code where the broker refuses the connection.`;
+The log has what was published at QoS 1 and 2, and retained messages of QoS 0, as far back as retention lets it reach.
+Exit status: 0, 1 for errors, 27 for a timeout, 130 after Ctrl-C, the CONNACK code where the broker refuses the connection.`;
 
 export function listCommand(io: Io, exit: (code: number) => void): Command {
   const command = new Command('list')
@@ -310,7 +311,9 @@ class Lister {
     const { filter } = this.#subscription;
     const { from, retained } = this.#options;
     if (retained) return `there is no retained message for "${filter}"`;
-    return `the log holds nothing for "${filter}"${from === undefined ? '' : ` from ${from} on`}`;
+    // At QoS 0, which `pub` has unless told otherwise, nothing is kept.
+    const kept = 'only messages of QoS 1 and 2 and retained ones are kept';
+    return `the log holds nothing for "${filter}"${from === undefined ? '' : ` from ${from} on`}; ${kept}`;
   }
 }
 

@@ -8,6 +8,7 @@ import { answer, connack, publish, scriptedBroker } from './scripted-broker.js';
 
 let gomq: RunningGomq;
 let sequence = 0;
+const KEPT = 'only messages of QoS 1 and 2 and retained ones are kept';
 
 before(async () => {
   gomq = await startGomq();
@@ -127,9 +128,10 @@ test('--retained shows what is retained', async () => {
 
 test('where there is nothing it says so, and ends well', async () => {
   const topic = newTopic();
+  await pub(topic, ['nobody heard it'], '-q 0');
   for (const [line, said] of [
-    [`list ${topic}`, `gomqctl: the log holds nothing for "${topic}"\n`],
-    [`list ${topic} --from -1h`, `gomqctl: the log holds nothing for "${topic}" from -1h on\n`],
+    [`list ${topic}`, `gomqctl: the log holds nothing for "${topic}"; ${KEPT}\n`],
+    [`list ${topic} --from -1h`, `gomqctl: the log holds nothing for "${topic}" from -1h on; ${KEPT}\n`],
     [`list ${topic}/# --retained`, `gomqctl: there is no retained message for "${topic}/#"\n`],
     [`list ${topic} --quiet`, ''],
   ] as const) {
