@@ -109,14 +109,14 @@ export const configSchema = z.strictObject({
       "Where the HTTP API is served; '' turns it off.",
     ),
     token: secret(
-      'What `POST /pub` must carry as `Authorization: Bearer ...`. Empty: callers are anonymous, see `auth.anonymous`.',
+      'What `POST /pub` and `GET /messages` must carry as `Authorization: Bearer ...`. Empty: callers are anonymous, see `auth.anonymous`.',
     ),
   }),
   auth: z.strictObject({
     anonymous: choice(
       ['loopback', 'always', 'never'],
       'loopback',
-      'Who may connect without a user name, and use `POST /pub` without a token: clients on this machine, everyone, no one.',
+      'Who may connect without a user name, and use `POST /pub` and `GET /messages` without a token: clients on this machine, everyone, no one.',
     ),
     passwordFile: text('', 'a path', 'File with users and the hashes of their passwords.'),
     aclFile: text(
