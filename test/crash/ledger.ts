@@ -85,6 +85,8 @@ export class Ledger {
   #history: Entry[] = [];
   readonly #startedMs = performance.now();
   #now = 0;
+  /** What was sent before has come to its end everywhere. */
+  #sealed = 0;
   #failure: Error | undefined;
   readonly #waiting = new Set<() => void>();
   /** Called at each entry about a message. */
@@ -199,6 +201,8 @@ export class Ledger {
     const count = inbox.counts.get(id) ?? 0;
     if (count > 0) {
       if (qos === 2) return `message ${id} was delivered twice at QoS 2`;
+      if (message.sent < this.#sealed)
+        return `message ${id} was delivered again after everybody had acknowledged it`;
       const isResent = message.attempts > 1 || inbox.isShared;
       return delivery.isDuplicate || isResent ? undefined : `message ${id} was sent again without DUP`;
     }
@@ -279,6 +283,11 @@ export class Ledger {
         !inbox.counts.has(message.id) &&
         this.#mustCome(inbox, message),
     );
+  }
+
+  /** Everything is delivered, all acknowledgements have come, and the broker was stopped in good order: nothing may come again. */
+  seal(): void {
+    this.#sealed = ++this.#now;
   }
 
   /** Closes the books: all is settled and nobody sends anything that was sent before. What is retained cannot be told any more. */

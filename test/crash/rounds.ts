@@ -415,7 +415,10 @@ class Rounds {
       last.allow(1);
       await ledger.whileRight(limited(last.idle(), 'the last publish'));
       await ledger.settled(SILENCE_MS);
+      const resting = this.#subscribers.map((subscriber) => subscriber.rest());
+      await ledger.whileRight(limited(Promise.all(resting), 'acknowledgements'));
       await this.#broker!.stop();
+      ledger.seal();
       this.#checkDiagnostics(this.#broker!);
       ledger.check();
     }

@@ -157,6 +157,8 @@ class Soak {
     const idle = Promise.all(this.#publishers.map((publisher) => publisher.idle()));
     await ledger.whileRight(Promise.all([this.#away.connect(port), idle]));
     await ledger.settled(SILENCE_MS);
+    // What is not acknowledged comes again, and would be of nobody then.
+    await ledger.whileRight(Promise.all(this.#subscribers.map((subscriber) => subscriber.rest())));
     ledger.forget();
   }
 

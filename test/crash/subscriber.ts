@@ -42,6 +42,8 @@ export class Subscriber {
   #wasAnswered = false;
   #request: Request | undefined;
   #onAnswer: () => void = () => undefined;
+  #onAcked: () => void = () => undefined;
+  #onPong: () => void = () => undefined;
   /** The subscription that comes and goes. */
   #toggled: { filter: string; subscribed: Subscribed } | undefined;
 
@@ -105,6 +107,20 @@ export class Subscriber {
     const { ledger, inbox } = this.#options;
     ledger.leaving(inbox, toggled.subscribed);
     this.#begin('unsubscribe', [toggled.filter], [toggled.subscribed]);
+  }
+
+  /** Resolves when the broker has read all acknowledgements of what has come. */
+  async rest(): Promise<void> {
+    if (this.#acks.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onAcked = resolve;
+      });
+    }
+    const pong = new Promise<void>((resolve) => {
+      this.#onPong = resolve;
+    });
+    this.#link!.send({ cmd: 'pingreq' });
+    await pong;
   }
 
   /** Sends DISCONNECT: the session stays. */
@@ -171,6 +187,10 @@ export class Subscriber {
       this.#ack({ cmd: 'pubcomp', messageId: packet.messageId! });
       return;
     }
+    if (packet.cmd === 'pingresp') {
+      this.#onPong();
+      return;
+    }
     if (packet.cmd === 'disconnect') return;
     const request = this.#request;
     const isAnswer = packet.cmd === 'suback' || packet.cmd === 'unsuback';
@@ -221,6 +241,7 @@ export class Subscriber {
         const count = 1 + (this.#acks.length >> 2);
         for (const packet of this.#acks.splice(0, count)) this.#link!.send(packet);
         this.#ackTimer = this.#acks.length > 0 ? this.#nextAck() : undefined;
+        if (this.#acks.length === 0) this.#onAcked();
       },
       random.integer(1, ackDelayMsMax),
     );
