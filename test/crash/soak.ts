@@ -34,6 +34,8 @@ const SETTINGS = [
 const PERIOD_MS = 15_000;
 const SILENCE_MS = 30_000;
 const CHURN_MS = 40;
+/** Retention looks once a second, and had to wait for whoever was away. */
+const RETENTION_MS = 2500;
 /** Messages a publisher is allowed at a time, and how often. */
 const PORTION = 25;
 /** QoS 0 comes in bursts. */
@@ -160,6 +162,7 @@ class Soak {
     // What is not acknowledged comes again, and would be of nobody then.
     await ledger.whileRight(Promise.all(this.#subscribers.map((subscriber) => subscriber.rest())));
     ledger.forget();
+    await delay(RETENTION_MS);
   }
 
   async #churn(port: number): Promise<void> {
