@@ -192,7 +192,9 @@ export class Session {
 
   /** At QoS 1, by the process before, which may have died before that was recorded. */
   mayHaveBeenSent(offset: number, origin: Origin | undefined): boolean {
-    return offset < this.duplicateBefore && origin === undefined;
+    if (offset >= this.duplicateBefore) return false;
+    if (origin === undefined) return true;
+    return 'isReplay' in origin && origin.isReplay && origin.since < this.duplicateBefore;
   }
 
   /** The lowest offset it may still have to read. */

@@ -1,58 +1,21 @@
 // The commands as a newcomer runs them: real processes, the compiled files, mosquitto's clients where they are installed.
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { temporaryFolder } from '../support/temporary-folder.js';
+import { type Broker, exitOf, GOMQ, GOMQCTL, killBrokers, startBroker, stopBroker } from './broker.js';
 
 const run = promisify(execFile);
-const GOMQ = 'dist/src/main.js';
-const GOMQCTL = 'dist/cli/main.js';
-
-interface Broker {
-  process: ChildProcess;
-  /** Listened for from the start, since it may come before anybody asks. */
-  exit: Promise<number | null>;
-  ready: string;
-  port: number;
-  httpPort: number;
-  stderr: () => string;
-}
-
-async function startBroker(...args: string[]): Promise<Broker> {
-  const child = spawn(
-    process.execPath,
-    [GOMQ, 'start', '--mqtt', '127.0.0.1:0', '--http', '127.0.0.1:0', '--data', temporaryFolder(), ...args],
-    {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    },
-  );
-  const exit = exitOf(child);
-  let stderr = '';
-  child.stderr.on('data', (chunk: Buffer) => {
-    stderr += chunk;
-  });
-  const lines = createInterface(child.stdout);
-  const [ready] = (await once(lines, 'line')) as [string];
-  const ports = [...ready.matchAll(/127\.0\.0\.1:(\d+)/g)].map((match) => Number(match[1]));
-  return { process: child, exit, ready, port: ports[0]!, httpPort: ports[1]!, stderr: () => stderr };
-}
-
-function exitOf(child: ChildProcess): Promise<number | null> {
-  return new Promise((resolve) => child.once('exit', resolve));
-}
-
-async function stopBroker(broker: Broker, signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-  broker.process.kill(signal);
-  return broker.exit;
-}
 
 before(() => {
   assert.ok(existsSync(GOMQ) && existsSync(GOMQCTL), 'npm run build comes before the tests');
 });
+
+after(killBrokers);
 
 describe('gomq start', () => {
   it('says that it is ready in one line, with the ports it bound, and ends on SIGTERM and SIGINT with 0', async () => {

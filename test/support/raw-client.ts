@@ -148,10 +148,16 @@ export class RawClient {
 
   /** The next packet, which must be a `name`. */
   async expect<K extends PacketName>(name: K, timeoutMs = TIMEOUT_MS): Promise<Received<K>> {
-    await this.#until(() => this.queue.length > 0, timeoutMs, `a ${name}`);
+    return this.expectOneOf([name], timeoutMs);
+  }
+
+  /** The next packet, which must be one of these. */
+  async expectOneOf<K extends PacketName>(names: readonly K[], timeoutMs = TIMEOUT_MS): Promise<Received<K>> {
+    const wanted = `a ${names.join(' or ')}`;
+    await this.#until(() => this.queue.length > 0, timeoutMs, wanted);
     const packet = this.queue.shift()!;
     this.#remember(['received', packet]);
-    if (packet.cmd !== name) this.#fail(`expected a ${name}, got ${describe(packet)}`);
+    if (!names.some((name) => name === packet.cmd)) this.#fail(`expected ${wanted}, got ${describe(packet)}`);
     return packet as Received<K>;
   }
 
