@@ -579,6 +579,55 @@ describe('shared groups', () => {
   }
 });
 
+describe('history', () => {
+  const RULES = 'user alice\ntopic readwrite #\nuser bob\ntopic read open/#\ntopic read other/#\n';
+  for (const version of VERSIONS) {
+    it(`protocol level ${version}: the right is that to the filter behind it`, async (context) => {
+      const broker = await startSecured(context, RULES);
+      const bob = await broker.as('bob', { version });
+      for (const from of ['earliest', '0', '-1h', '2026-01-31T12:00:00Z', 'retained'])
+        await expectSubscribeRefused(bob, `$replay/${from}/secret/a`);
+      assert.deepEqual(await bob.subscribe('$replay/earliest/open/a', 1), [1]);
+    });
+
+    for (const from of ['earliest', 'retained']) {
+      it(`protocol level ${version}: ${from} has only what may be read`, async (context) => {
+        const broker = await startSecured(context, RULES);
+        const alice = await broker.as('alice');
+        for (const topic of ['secret/a', 'open/a', 'secret/b', 'other/z'])
+          await alice.publish(topic, topic, { qos: 1, retain: true });
+        const bob = await broker.as('bob', { version });
+        assert.deepEqual(await bob.subscribe(`$replay/${from}/#`, 1), [1]);
+        const seen = [];
+        for (let i = 0; i < 2; i++) {
+          const message = await bob.expect('publish');
+          seen.push(message.topic);
+          await bob.acknowledge(message);
+        }
+        assert.deepEqual(seen.sort(), ['open/a', 'other/z']);
+        await bob.expectQuiet();
+      });
+    }
+
+    it(`protocol level ${version}: not what may not be read any more when its turn comes`, async (context) => {
+      const broker = await startSecured(context, RULES);
+      const alice = await broker.as('alice');
+      for (let i = 0; i < 3; i++) await alice.publish('open/a', `${i}`, { qos: 1 });
+      await alice.publish('other/z', 'last', { qos: 1 });
+      const clientId = uniqueClientId();
+      const bob = await broker.as('bob', durable(version, clientId));
+      assert.deepEqual(await bob.subscribe('$replay/earliest/+/+', 1), [1]);
+      // Given out, and not acknowledged: sent again when he returns, as far as he may still read it.
+      await bob.expect('publish');
+      bob.destroy();
+      broker.setRules('user bob\ntopic read other/#\n');
+      const again = await broker.as('bob', durable(version, clientId));
+      await again.expectMessage('other/z', 'last');
+      await again.expectQuiet();
+    });
+  }
+});
+
 describe('wills', () => {
   const ALL = 'user alice\ntopic read #\nuser bob\ntopic write #\n';
   const LESS = 'user alice\ntopic read #\nuser bob\ntopic write open/#\n';
