@@ -193,8 +193,7 @@ export class Broker {
     const end = this.log.endOffset;
     for (const group of this.state.groups()) {
       group.recorder = this.journal;
-      // The UNSUBSCRIBE of a member may be lost, and it stays.
-      for (const member of group.members) member.isLeaving = false;
+      for (const member of group.members) if (member.isLeaving) this.pump.keepMember(member);
     }
     for (const session of this.state.sessions()) {
       session.recorder = this.journal;

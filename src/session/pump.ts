@@ -186,6 +186,22 @@ export class Pump {
     else group.endRecord();
   }
 
+  /** After a restart: its UNSUBSCRIBE is lost, and what was recorded as its own is the group's like before. */
+  keepMember(member: Subscription): void {
+    const { session } = member;
+    const group = member.group!;
+    member.isLeaving = false;
+    for (const id of session.inflight.idsInOrder()) {
+      const slot = session.inflight.slotOf(id);
+      const offset = session.inflight.offsetAt(slot);
+      if (session.inflight.originAt(slot) !== group || session.inflight.phaseAt(slot) !== Phase.Puback)
+        continue;
+      if (offset < group.cursor && !group.returned.includes(offset)) group.returned.push(offset);
+      session.release(slot);
+    }
+    if (group.returned.length > 0) this.queuePump(group);
+  }
+
   /** QoS 1 messages of the group that an absent member holds go back to the group. */
   #returnUnacknowledged(session: Session, group: SharedGroup): void {
     if (!session.hasInflight || session.outbox !== undefined) return;

@@ -47,13 +47,15 @@ export async function until(isTrue: () => boolean, what: string, turnsMax = 20_0
 /**
  * Runs an asynchronous property with a seed that is printed whether it holds or not; `SEED=n` in the environment runs it again.
  * @param runs how many inputs
+ * @param fixedSeed instead of one drawn at random
  */
 export async function checkAsync<T>(
   context: TestContext,
   property: fc.IAsyncProperty<T>,
   runs: number,
+  fixedSeed?: number,
 ): Promise<void> {
-  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 0x7fff_ffff));
+  const seed = Number(process.env.SEED ?? fixedSeed ?? Math.floor(Math.random() * 0x7fff_ffff));
   context.diagnostic(`seed ${seed}`);
   try {
     await fc.assert(property, { seed, numRuns: runs });

@@ -51,6 +51,8 @@ interface GroupRecord {
   holder: Subscriber | undefined;
   /** The broker died before its end was recorded, or cannot know of it: a member may be sent it once more. */
   mayComeAgain: boolean;
+  /** The broker died with it in the log: at QoS 1 it may come to several members, as what each has is not in one record. */
+  hasSeenCrash: boolean;
   /** The last delivery was one of QoS 2. */
   wasQos2: boolean;
   /** How often some member was sent it. */
@@ -158,9 +160,10 @@ export class Publisher {
     const isPersistent = mayPersist && !(this.#mustBeClean && version !== 5);
     const isClean = version === 5 ? mayBeClean || this.#mustBeClean : !isPersistent;
     this.#mustBeClean = false;
-    if (isClean) this.#isCleanUnconfirmed = true;
     if (isClean) this.#session = undefined;
     const sessionPresent = this.#session !== undefined;
+    // Its own state is new too: until a CONNACK has told it that the broker's is, it must not go on with what the broker may have.
+    if (!sessionPresent) this.#isCleanUnconfirmed = true;
     this.#session ??= new Set();
     this.#isPersistent = isPersistent;
     this.#version = version;
@@ -511,12 +514,13 @@ export class Subscriber {
     const isPersistent = mayPersist && !(this.#mustBeClean && version !== 5);
     const isClean = version === 5 ? mayBeClean || this.#mustBeClean : !isPersistent;
     this.#mustBeClean = false;
-    if (isClean) this.#isCleanUnconfirmed = true;
     this.#unanswered = [];
     this.#orphan = undefined;
     if (isClean) this.#endSession();
     const sessionPresent = this.#session !== undefined;
     if (this.#session === undefined) {
+      // Until a CONNACK has told it that the broker's is new too, it must not go on with what the broker may have.
+      this.#isCleanUnconfirmed = true;
       this.#session = new SessionModel(isPersistent);
       this.#incoming.clear();
       this.#finishedIds.clear();
@@ -929,16 +933,19 @@ export class Subscriber {
     assert.ok(candidates.length > 0, `${key} was never owed to a group`);
     assert.ok(this.everSubscribed.has(filter), `${this.clientId} never joined the group for ${key}`);
     const free = candidates.filter(
-      ({ isAcknowledged, mayComeAgain, holder }) =>
-        (!isAcknowledged || mayComeAgain) && (holder === undefined || holder === this),
+      ({ isAcknowledged, mayComeAgain, holder, hasSeenCrash, wasQos2 }) =>
+        ((!isAcknowledged || mayComeAgain) && (holder === undefined || holder === this)) ||
+        (hasSeenCrash && !wasQos2),
     );
     assert.ok(
       free.length > 0,
       `${this.clientId} got ${key}, which another member ${candidates[0]!.isAcknowledged ? 'has acknowledged' : 'holds'}`,
     );
     // A message published again is two records with one key: the one that was given less often, or else the one that is still owed.
-    const times = Math.min(...free.map(({ timesGiven }) => timesGiven));
-    const fewest = free.filter(({ timesGiven }) => timesGiven === times);
+    const open = free.filter(({ isAcknowledged }) => !isAcknowledged);
+    const pool = open.length > 0 ? open : free;
+    const times = Math.min(...pool.map(({ timesGiven }) => timesGiven));
+    const fewest = pool.filter(({ timesGiven }) => timesGiven === times);
     const record =
       fewest.find(({ holder, isOwed }) => holder === undefined && isOwed) ??
       fewest.find(({ holder }) => holder === undefined) ??
@@ -1058,12 +1065,16 @@ export class World {
     this.groupRecords.length = 0;
     this.groupRecords.push(...kept);
     for (const record of kept) {
+      record.hasSeenCrash = true;
       if (record.holder?.holdsForGood(record) === true) continue;
       // [MQTT-4.8.2-5] A QoS 2 delivery ends with the session.
       if (record.holder !== undefined && record.wasQos2) record.isOwed = false;
+      const { text } = GROUPS.find(({ prefix }) => record.entry.topic.startsWith(prefix))!;
+      // The same where it had only got its packet id, for a session that nobody comes back to.
+      const isQos2 = record.entry.qos === 2;
+      if (isQos2 && this.#subscribers.some((one) => one.isLateMember(text))) record.isOwed = false;
       record.holder = undefined;
       record.mayComeAgain = true;
-      const { text } = GROUPS.find(({ prefix }) => record.entry.topic.startsWith(prefix))!;
       const joinedAt = Math.min(
         ...this.#subscribers.filter((one) => one.isMember(text)).map((one) => one.joinedGroupAt(text)),
       );
@@ -1117,6 +1128,7 @@ export class World {
         isAcknowledged: false,
         holder: undefined,
         mayComeAgain: false,
+        hasSeenCrash: false,
         wasQos2: false,
         timesGiven: 0,
       });
