@@ -6,6 +6,7 @@ import { formatAddress, listenError, parseAddress } from '../core/address.js';
 import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
+import { AnswerTurns } from './answer-turns.js';
 import { Guard } from './guard.js';
 import { type MessagesQuery, readMessagesQuery } from './messages-request.js';
 import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
@@ -57,6 +58,9 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 2_000;
 /** Payloads in one answer, unless a single one is larger. */
 const ANSWER_BYTES_MAX = 4_194_304;
+/** An answer with messages that is not taken is given up. */
+const ANSWER_IDLE_MS = 10_000;
+const ANSWER_TOTAL_MS = 60_000;
 /** Says where to go on when an answer is not all there is. */
 const NEXT_OFFSET_HEADER = 'gomq-next-offset';
 /** Which method each route has, to tell a wrong method from a wrong path. */
@@ -96,6 +100,7 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
   const { limits } = config;
   const messageLimits = { ...limits, maximumQos: config.mqtt.maximumQos, retain: config.mqtt.retain };
   const guard = new Guard(config);
+  const turns = new AnswerTurns({ idleMs: ANSWER_IDLE_MS, totalMs: ANSWER_TOTAL_MS });
 
   const fail = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const error = toGomqError(thrown, limits.packetBytes);
@@ -155,13 +160,13 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
     const { '*': pathTopic } = request.params as { '*'?: string };
     const query = request.query as Record<string, unknown>;
     const { encoding, ...wanted } = readMessagesQuery(pathTopic, query, limits);
+    const turn = await turns.begin(reply.raw, request.socket);
     checkReady(broker);
-    const gone = new AbortController();
-    const onClose = (): void => gone.abort();
-    request.socket.once('close', onClose);
-    const { payloads, nextOffset } = await broker
-      .history({ ...wanted, bytesMax: ANSWER_BYTES_MAX }, gone.signal)
-      .finally(() => request.socket.off('close', onClose));
+    const { payloads, nextOffset } = await broker.history(
+      { ...wanted, bytesMax: ANSWER_BYTES_MAX },
+      turn.gone,
+    );
+    turn.send();
     if (nextOffset !== undefined) reply.header(NEXT_OFFSET_HEADER, `${nextOffset}`);
     const message_list = payloads.map((payload) => payload.toString(encoding === 'text' ? 'utf8' : encoding));
     return { topic_name: wanted.topicName, message_list };
