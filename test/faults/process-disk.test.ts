@@ -43,7 +43,7 @@ describe('a disk that fails under the broker', { skip: straceSkip() }, () => {
       try {
         makeDirectory(path);
         const broker = await BrokerProcess.start({ data: path, under: tracing.command([injection]) });
-        await clients.load(broker);
+        await Promise.all([clients.load(broker), broker.ended()]);
         await expectDiskFailed(broker, message);
         const next = await BrokerProcess.start({ data: path });
         await clients.settle(next);
@@ -69,7 +69,7 @@ describe('a disk that fails under the broker', { skip: straceSkip() }, () => {
         const broker = await BrokerProcess.start({ data: path, under });
         publisher.allow(Number.MAX_SAFE_INTEGER);
         await publisher.connect(broker.port);
-        await ledger.whileRight(publisher.closed());
+        await Promise.all([ledger.whileRight(publisher.closed()), broker.ended()]);
         await expectDiskFailed(broker, message);
         ledger.check();
         const promises = checkPromises(tracing.lines());
