@@ -65,8 +65,9 @@ export class Journal implements Recorder {
     if (!session.isRecorded) return;
     session.isOpen = false;
     session.closedAtMs = closedAtMs;
-    const { number, expirySeconds, will } = session;
-    writeSessionClosed(this.#writer, { number, closedAtMs, expirySeconds, keepsWill: will !== undefined });
+    const { number, expirySeconds, will, duplicateBefore } = session;
+    const keepsWill = will !== undefined;
+    writeSessionClosed(this.#writer, { number, closedAtMs, expirySeconds, keepsWill, duplicateBefore });
     this.#commitTarget();
   }
 

@@ -179,7 +179,7 @@ export class Pump {
 
   /** The session leaves the group for good; QoS 2 deliveries that have begun end with it [MQTT-4.8.2-5]. */
   leaveGroup(session: Session, group: SharedGroup): void {
-    if (group.members.length > 0) this.#returnUnacknowledged(session, group);
+    if (group.members.length > 0) this.#returnUnacknowledged(session, group, true);
     // What a member that is connected has is its own from here on.
     session.touch();
     if (group.members.some((member) => member.session.isRecorded)) group.touch();
@@ -203,12 +203,15 @@ export class Pump {
   }
 
   /** QoS 1 messages of the group that an absent member holds go back to the group. */
-  #returnUnacknowledged(session: Session, group: SharedGroup): void {
+  #returnUnacknowledged(session: Session, group: SharedGroup, isLast = false): void {
     if (!session.hasInflight || session.outbox !== undefined) return;
     const inflight = session.inflight;
     for (const id of inflight.idsInOrder()) {
       const slot = inflight.slotOf(id);
-      if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
+      // What only got its packet id at QoS 2 has not begun: it may go to another when its member is gone for good.
+      const isUnsent = isLast && inflight.phaseAt(slot) === Phase.Pubrec && !inflight.mayBeKnownAt(slot);
+      if (inflight.originAt(slot) !== group || !(inflight.phaseAt(slot) === Phase.Puback || isUnsent))
+        continue;
       group.returned.push(inflight.offsetAt(slot));
       group.touch();
       session.release(slot);
@@ -306,6 +309,8 @@ export class Pump {
       sent++;
     }
     session.resend = progress === 'done' ? undefined : ids.slice(sent);
+    // Its groups could not give it anything meanwhile, and no acknowledgement may be left that would wake them.
+    if (progress === 'done') this.onRoom(session);
     return progress;
   }
 

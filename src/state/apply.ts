@@ -128,13 +128,14 @@ function applySessionOpened(state: State, record: RecordSlice): void {
 }
 
 function applySessionClosed(state: State, record: RecordSlice): void {
-  const { number, closedAtMs, expirySeconds, keepsWill } = readSessionClosed(record);
+  const { number, closedAtMs, expirySeconds, keepsWill, duplicateBefore } = readSessionClosed(record);
   const session = state.sessionByNumber(number);
   if (session === undefined) return;
   session.isOpen = false;
   session.closedAtMs = closedAtMs;
   session.expirySeconds = expirySeconds;
   if (!keepsWill) session.will = undefined;
+  session.duplicateBefore = duplicateBefore;
 }
 
 function applySubscribed(state: State, record: RecordSlice): void {

@@ -27,6 +27,8 @@ export interface SessionClosed {
   expirySeconds: number;
   /** Its will waits for its delay; else it is discarded or has been published. */
   keepsWill: boolean;
+  /** Messages below this offset may have been sent, although no record says so: a process died while the session was connected. */
+  duplicateBefore: number;
 }
 
 export interface SubscribedFilter extends SubscriptionOptions {
@@ -130,7 +132,9 @@ export function writeSessionClosed(to: RecordWriter, record: SessionClosed): voi
   to.begin(RecordType.SessionClosed)
     .varint(record.number)
     .varint(Math.max(0, Math.round(record.closedAtMs)));
-  to.varint(record.expirySeconds).byte(record.keepsWill ? 1 : 0);
+  to.varint(record.expirySeconds)
+    .byte(record.keepsWill ? 1 : 0)
+    .varint(record.duplicateBefore);
 }
 
 export function writeSessionEnded(to: RecordWriter, number: number): void {
@@ -260,6 +264,7 @@ export function readSessionClosed(slice: RecordSlice): SessionClosed {
     closedAtMs: from.varint(),
     expirySeconds: from.varint(),
     keepsWill: from.byte() === 1,
+    duplicateBefore: from.varint(),
   };
 }
 

@@ -37,11 +37,12 @@ export function writeSnapshot(state: State, nowMs: number, sink: RecordSink): vo
   }
   const sessions = [...state.sessions()];
   for (const session of sessions) {
-    const { number, clientId, userName, expirySeconds, will, closedAtMs } = session;
+    const { number, clientId, userName, expirySeconds, will, closedAtMs, duplicateBefore } = session;
     writeSessionOpened(writer, { number, clientId, userName, expirySeconds, will });
     emit(0);
     if (!session.isOpen) {
-      writeSessionClosed(writer, { number, closedAtMs, expirySeconds, keepsWill: will !== undefined });
+      const keepsWill = will !== undefined;
+      writeSessionClosed(writer, { number, closedAtMs, expirySeconds, keepsWill, duplicateBefore });
       emit(0);
     }
   }
