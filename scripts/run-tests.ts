@@ -18,7 +18,16 @@ if (files.length === 0) {
 
 const runner = spawn(
   process.execPath,
-  ['--import', 'tsx', '--test', '--test-concurrency=2', '--test-timeout=120000', ...files],
+  // The reporter is named because the one that Node takes where the output is no terminal does not repeat at the end what failed.
+  [
+    '--import',
+    'tsx',
+    '--test',
+    '--test-reporter=spec',
+    '--test-concurrency=2',
+    '--test-timeout=120000',
+    ...files,
+  ],
   {
     stdio: 'inherit',
   },
