@@ -191,12 +191,12 @@ export class Broker {
   /** Takes up the sessions and groups that the log knows. */
   #restore(): void {
     const end = this.log.endOffset;
+    for (const session of this.state.sessions()) session.recorder = this.journal;
     for (const group of this.state.groups()) {
       group.recorder = this.journal;
       for (const member of group.members) if (member.isLeaving) this.pump.keepMember(member);
     }
     for (const session of this.state.sessions()) {
-      session.recorder = this.journal;
       // What the process before sent last may not be recorded.
       if (session.isOpen) session.duplicateBefore = end;
       for (const subscription of session.subscriptions.values()) {
@@ -280,6 +280,7 @@ export class Broker {
     this.#presence.end(session);
     this.journal.ended(session);
     if (session.isRecorded) this.#noteEnding(session.clientId);
+    this.pump.endSession(session);
     this.state.endSession(session, this.onLeaveGroup);
   }
 

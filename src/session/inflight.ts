@@ -2,7 +2,7 @@
 // indexed by the low bits of the packet id; ids are given in sequence, so a slot is almost always free when its turn comes.
 import { assert } from '../core/assert.js';
 import type { RetainedMessage } from './message.js';
-import type { SharedGroup } from './shared-group.js';
+import type { FormerGroup, SharedGroup } from './shared-group.js';
 import type { Subscription } from './subscription.js';
 
 /** How far the delivery of one message has come. */
@@ -29,7 +29,7 @@ const Sent = {
 } as const;
 
 /** Where a message came from when it was not the session's own cursor: it is needed to send it again, or to somebody else. */
-export type Origin = RetainedMessage | SharedGroup | Subscription;
+export type Origin = RetainedMessage | SharedGroup | FormerGroup | Subscription;
 
 const PACKET_IDS = 65_536;
 const INITIAL_CAPACITY = 16;
@@ -127,6 +127,11 @@ export class Inflight {
 
   originAt(slot: number): Origin | undefined {
     return this.#origins?.[slot];
+  }
+
+  setOriginAt(slot: number, origin: Origin): void {
+    this.#origins ??= [];
+    this.#origins[slot] = origin;
   }
 
   wasSentAt(slot: number): boolean {

@@ -16,7 +16,7 @@ import { type Interest, interestOf, type Reading } from './interest.js';
 import { isPublish, Message, RetainedMessage, type RetainedSource } from './message.js';
 import { positionProperties } from './outbox.js';
 import type { RetainedScan, Session } from './session.js';
-import { SharedGroup } from './shared-group.js';
+import { FormerGroup, SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
 
 /** Records or tree nodes looked at for one session before others get their turn. */
@@ -161,27 +161,24 @@ export class Pump {
     session.outstanding = 0;
     this.#closeReader(session);
     session.interest = undefined;
-    // Also what came from groups that it has left since.
-    for (const group of this.#groupsInFlight(session)) {
+    for (const group of session.groups?.keys() ?? []) {
       if (group.hasOnlineMember) this.#returnUnacknowledged(session, group);
     }
   }
 
-  #groupsInFlight(session: Session): Set<SharedGroup> {
-    const groups = new Set<SharedGroup>();
-    if (!session.hasInflight) return groups;
-    for (const id of session.inflight.idsInOrder()) {
-      const origin = session.inflight.originAt(session.inflight.slotOf(id));
-      if (origin instanceof SharedGroup) groups.add(origin);
-    }
-    return groups;
-  }
-
-  /** The session leaves the group for good; QoS 2 deliveries that have begun end with it [MQTT-4.8.2-5]. */
+  /** The session has left the group: what it has from there is its own from here on. */
   leaveGroup(session: Session, group: SharedGroup): void {
-    if (group.members.length > 0) this.#returnUnacknowledged(session, group, true);
-    // What a member that is connected has is its own from here on.
-    session.touch();
+    if (session.hasInflight) {
+      const { inflight } = session;
+      for (const id of inflight.idsInOrder()) {
+        const slot = inflight.slotOf(id);
+        if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
+        inflight.setOriginAt(slot, group.former);
+        session.touch();
+      }
+      // Before anything that says that the group has come further.
+      session.recorder?.progress(session);
+    }
     if (group.members.some((member) => member.session.isRecorded)) group.touch();
     else group.endRecord();
   }
@@ -194,29 +191,51 @@ export class Pump {
     for (const id of session.inflight.idsInOrder()) {
       const slot = session.inflight.slotOf(id);
       const offset = session.inflight.offsetAt(slot);
-      if (session.inflight.originAt(slot) !== group || session.inflight.phaseAt(slot) !== Phase.Puback)
-        continue;
-      if (offset < group.cursor && !group.returned.includes(offset)) group.returned.push(offset);
+      if (session.inflight.originAt(slot) !== group.former) continue;
+      if (!group.returned.includes(offset)) group.takeBack(offset);
       session.release(slot);
     }
+    // Or else the next restart would take it for the member's own once more, acknowledged by then or not.
+    session.touch();
+    group.touch();
     if (group.returned.length > 0) this.queuePump(group);
   }
 
   /** QoS 1 messages of the group that an absent member holds go back to the group. */
-  #returnUnacknowledged(session: Session, group: SharedGroup, isLast = false): void {
+  #returnUnacknowledged(session: Session, group: SharedGroup): void {
     if (!session.hasInflight || session.outbox !== undefined) return;
+    // To the log they are its own already.
+    if (session.groups?.get(group)?.isLeaving === true) return;
     const inflight = session.inflight;
     for (const id of inflight.idsInOrder()) {
       const slot = inflight.slotOf(id);
-      // What only got its packet id at QoS 2 has not begun: it may go to another when its member is gone for good.
-      const isUnsent = isLast && inflight.phaseAt(slot) === Phase.Pubrec && !inflight.mayBeKnownAt(slot);
-      if (inflight.originAt(slot) !== group || !(inflight.phaseAt(slot) === Phase.Puback || isUnsent))
-        continue;
-      group.returned.push(inflight.offsetAt(slot));
-      group.touch();
-      session.release(slot);
+      if (inflight.originAt(slot) === group && inflight.phaseAt(slot) === Phase.Puback)
+        this.#giveBack(session, slot, group);
     }
-    if (group.returned.length > 0) this.queuePump(group);
+  }
+
+  /** The session ends: what it has from groups goes back to them, but for QoS 2 deliveries that have begun [MQTT-4.8.2-5]. */
+  endSession(session: Session): void {
+    if (!session.hasInflight) return;
+    const { inflight } = session;
+    for (const id of inflight.idsInOrder()) {
+      const slot = inflight.slotOf(id);
+      const origin = inflight.originAt(slot);
+      const group = origin instanceof FormerGroup ? origin.group : origin;
+      // What only got its packet id at QoS 2 has not begun.
+      const isOpen = inflight.phaseAt(slot) === Phase.Puback || !inflight.mayBeKnownAt(slot);
+      if (group instanceof SharedGroup && isOpen) this.#giveBack(session, slot, group);
+    }
+  }
+
+  #giveBack(session: Session, slot: number, group: SharedGroup): void {
+    const offset = session.inflight.offsetAt(slot);
+    session.release(slot);
+    // Nobody is left of it.
+    if (group.members.length === 0) return;
+    group.takeBack(offset);
+    group.touch();
+    this.queuePump(group);
   }
 
   /**
@@ -343,9 +362,7 @@ export class Pump {
     const { inflight } = session;
     const loaded = this.#loadInflight(session, slot);
     if (loaded === 'pending') return false;
-    // A QoS 1 message has no claim, it only waits behind one.
-    const isDuplicate =
-      phase === Phase.Puback && session.mayHaveBeenSent(inflight.offsetAt(slot), inflight.originAt(slot));
+    const isDuplicate = this.#wasSentBefore(session, slot, phase);
     if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, isDuplicate)) {
       session.release(slot);
       return true;
@@ -353,6 +370,14 @@ export class Pump {
     this.#delivery.counters.delivered++;
     inflight.markSentAt(slot);
     return true;
+  }
+
+  /** By the process before. At QoS 2 that is recorded; a QoS 1 message has no claim, it only waits behind one. */
+  #wasSentBefore(session: Session, slot: number, phase: Phase): boolean {
+    const { inflight } = session;
+    return (
+      phase === Phase.Puback && session.mayHaveBeenSent(inflight.offsetAt(slot), inflight.originAt(slot))
+    );
   }
 
   /** False when the record has to be waited for. */
@@ -364,7 +389,7 @@ export class Pump {
     } else {
       const loaded = this.#loadInflight(session, slot);
       if (loaded === 'pending') return false;
-      const isDuplicate = inflight.mayBeKnownAt(slot);
+      const isDuplicate = inflight.mayBeKnownAt(slot) || this.#wasSentBefore(session, slot, phase);
       if (loaded === 'gone' || !this.#publishInflight(session, id, slot, phase, isDuplicate)) {
         session.release(slot);
         return true;
@@ -435,7 +460,11 @@ export class Pump {
       return narrowEntry(entry, message.offset, message.publisher);
     }
     const subscription =
-      origin instanceof SharedGroup ? origin.members.find((one) => one.session === session) : origin;
+      origin instanceof SharedGroup
+        ? origin.members.find((one) => one.session === session)
+        : origin instanceof FormerGroup
+          ? undefined
+          : origin;
     if (subscription === undefined) return undefined;
     const { retainAsPublished, id, isReplay } = subscription;
     return { retainAsPublished, subscriptionIds: id > 0 ? [id] : undefined, isReplay };

@@ -7,7 +7,7 @@ import type { Interest } from './interest.js';
 import { encodeSource, RetainedMessage } from './message.js';
 import type { Outbox } from './outbox.js';
 import { PacketIdSet } from './packet-id-set.js';
-import { SharedGroup } from './shared-group.js';
+import { FormerGroup, SharedGroup } from './shared-group.js';
 import type { Subscription } from './subscription.js';
 
 /** Retained messages that a new subscription is still to be sent. */
@@ -30,6 +30,8 @@ export const NEVER_EXPIRES = 0xffff_ffff;
 export interface Recorder {
   /** Sessions and groups whose progress has changed since it was recorded. */
   touched: (Session | SharedGroup)[];
+  /** Records how far the session has come, where that has changed. */
+  progress(session: Session): void;
 }
 
 export class Session {
@@ -193,7 +195,8 @@ export class Session {
   /** At QoS 1, by the process before, which may have died before that was recorded. */
   mayHaveBeenSent(offset: number, origin: Origin | undefined): boolean {
     if (offset >= this.duplicateBefore) return false;
-    if (origin === undefined) return true;
+    // Which member of its group was sent it is in no record.
+    if (origin === undefined || origin instanceof SharedGroup || origin instanceof FormerGroup) return true;
     return 'isReplay' in origin && origin.isReplay && origin.since < this.duplicateBefore;
   }
 

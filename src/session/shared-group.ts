@@ -4,6 +4,15 @@ import type { Interest } from './interest.js';
 import type { Recorder } from './session.js';
 import type { Subscription } from './subscription.js';
 
+/** The group of a message that its session took as a member, and has kept while it left [MQTT-3.10.4-3]. When the session ends, it goes back. */
+export class FormerGroup {
+  readonly group: SharedGroup;
+
+  constructor(group: SharedGroup) {
+    this.group = group;
+  }
+}
+
 export class SharedGroup {
   readonly name: string;
   readonly filter: string;
@@ -26,13 +35,15 @@ export class SharedGroup {
    */
   returned: number[] = [];
   /**
-   * Offsets from the cursor on that a member was given at QoS 2 before a restart: the exchange is that member's. Empty but while the
-   * cursor has not passed them.
+   * Offsets from the cursor on that are somebody's since before a restart: a member was given them at QoS 2, or took them along when it
+   * left. Empty but while the cursor has not passed them.
    */
   taken = new Set<number>();
   /** Who is told that the progress has changed; undefined for a group of which no member is recorded. */
   recorder: Recorder | undefined = undefined;
   isTouched = false;
+  /** Where a message came from that a session took as a member and still has after it has left. */
+  readonly former = new FormerGroup(this);
   #next = 0;
 
   constructor(name: string, filter: string, since: number) {
@@ -59,6 +70,15 @@ export class SharedGroup {
     if (this.isTouched || this.recorder === undefined) return;
     this.isTouched = true;
     this.recorder.touched.push(this);
+  }
+
+  /**
+   * A member took it and goes without having acknowledged it. What the cursor has not passed is given again anyhow: after a restart that may
+   * stand before what was given.
+   */
+  takeBack(offset: number): void {
+    this.taken.delete(offset);
+    if (this.isLive || offset < this.cursor) this.returned.push(offset);
   }
 
   /** The member whose turn it is among those that `accepts`, or undefined when there is none. */

@@ -7,7 +7,7 @@ import type { Origin } from '../session/inflight.js';
 import { Phase } from '../session/inflight.js';
 import { Message, RecordType, readPublisher, topicNameOf } from '../session/message.js';
 import type { Session } from '../session/session.js';
-import { SharedGroup } from '../session/shared-group.js';
+import { FormerGroup, SharedGroup } from '../session/shared-group.js';
 import {
   type Progress,
   type RecordedOrigin,
@@ -41,7 +41,9 @@ export function applyRecord(state: State, record: RecordSlice): void {
       break;
     case RecordType.SessionEnded: {
       const session = state.sessionByNumber(readSessionEnded(record));
-      if (session !== undefined) state.endSession(session, nobody);
+      if (session === undefined) break;
+      giveBack(session);
+      state.endSession(session, nobody);
       break;
     }
     case RecordType.Subscribed:
@@ -175,14 +177,16 @@ function applyProgress(state: State, progress: Progress): void {
   }
   for (const { packetId, offset, phase, origin } of progress.inflight) {
     const from = originOf(state, session, offset, origin);
-    session.inflight.restore(packetId, offset, phase, from);
-    if (phase === Phase.Puback) {
+    if (from instanceof SharedGroup) take(from, offset);
+    if (phase === Phase.Puback && from instanceof SharedGroup) {
+      session.inflight.restore(packetId, offset, phase, from.former);
       // A member has this recorded when it leaves, and only then.
-      const membership = from instanceof SharedGroup ? session.groups?.get(from) : undefined;
+      const membership = session.groups?.get(from);
       if (membership !== undefined) membership.isLeaving = true;
       continue;
     }
-    if (from instanceof SharedGroup) take(from, offset);
+    session.inflight.restore(packetId, offset, phase, from);
+    if (phase === Phase.Puback) continue;
     if (origin.kind === 'retained') {
       session.retainedGiven ??= new Set();
       session.retainedGiven.add(offset);
@@ -201,12 +205,23 @@ function applyProgress(state: State, progress: Progress): void {
   if (session.retainedGiven !== undefined && !owesRetained(session)) session.retainedGiven = undefined;
 }
 
+/** What a session that ends took along from groups is theirs again. */
+function giveBack(session: Session): void {
+  if (!session.hasInflight) return;
+  const { inflight } = session;
+  for (const packetId of inflight.idsInOrder()) {
+    const slot = inflight.slotOf(packetId);
+    const origin = inflight.originAt(slot);
+    if (origin instanceof FormerGroup) origin.group.takeBack(inflight.offsetAt(slot));
+  }
+}
+
 function owesRetained(session: Session): boolean {
   for (const { isRetainedOwed } of session.subscriptions.values()) if (isRetainedOwed) return true;
   return false;
 }
 
-/** The exchange belongs to the member from here on, whatever becomes of the group's cursor. */
+/** The exchange belongs to the session from here on, whatever becomes of the group's cursor. */
 function take(group: SharedGroup, offset: number): void {
   group.returned = group.returned.filter((one) => one !== offset);
   if (offset >= group.cursor) group.taken.add(offset);

@@ -3,7 +3,7 @@
 import { Phase } from '../session/inflight.js';
 import { RetainedMessage } from '../session/message.js';
 import type { Session } from '../session/session.js';
-import { SharedGroup } from '../session/shared-group.js';
+import { FormerGroup, SharedGroup } from '../session/shared-group.js';
 import type { Subscription } from '../session/subscription.js';
 import { RecordWriter } from './record-codec.js';
 import {
@@ -143,7 +143,8 @@ export function progressOf(session: Session, cursor: number, isWhole: boolean): 
 }
 
 function originOf(session: Session, slot: number): RecordedOrigin | undefined {
-  const origin = session.inflight.originAt(slot);
+  const from = session.inflight.originAt(slot);
+  const origin = from instanceof FormerGroup ? from.group : from;
   // A group without members is no more: what it gave is sent again like anything else.
   const isGone = origin instanceof SharedGroup && origin.members.length === 0;
   if (origin === undefined || isGone) return { kind: 'cursor' };

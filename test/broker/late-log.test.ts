@@ -12,7 +12,7 @@ import {
   tick,
   until,
 } from './harness.js';
-import { crash, LateBroker, settle } from './late-broker.js';
+import { crash, LateBroker, settle, stateOf } from './late-broker.js';
 import type { LateBehaviour } from './late-log.js';
 import { type Step, World } from './qos-model.js';
 
@@ -54,26 +54,10 @@ const WEIGHTS: Record<Step['kind'], number> = {
 const kindsWithCrash = Object.entries(WEIGHTS).flatMap(([kind, weight]) =>
   Array<Step['kind']>(weight).fill(kind as Step['kind']),
 );
-/**
- * The model knows a message by its key, and takes one that was published again after a crash for the first in about one of two thousand
- * programs, so those with crashes are drawn from here. SEED=n draws others.
- */
-const CRASH_SEED = 8;
-
-/**
- * The model knows a message by its key. Published again because its PUBACK was missing, it is two records of one key, and with an UNSUBSCRIBE
- * between them the model takes the second for the first: a program has the one or the other.
- */
-const APART: Record<'repeats' | 'unsubscribes', readonly Step['kind'][]> = {
-  repeats: ['unsubscribe'],
-  unsubscribes: ['repeat', 'cutPublisher', 'connectPublisher'],
-};
-
 async function checkModel(
   context: TestContext,
   kinds: readonly Step['kind'][],
   runs: number,
-  seed?: number,
 ): Promise<Record<'pending' | 'later' | 'inParts' | 'crashes', number>> {
   const seen = { pending: 0, later: 0, inParts: 0, crashes: 0 };
   await checkAsync(
@@ -103,9 +87,7 @@ async function checkModel(
         laterOneIn: fc.constantFrom(1, 2, 8),
         isForgetful: fc.boolean(),
       }),
-      fc.constantFrom('repeats' as const, 'unsubscribes' as const),
-      async (drawn, options, behaviour, apart) => {
-        const steps = drawn.filter(({ kind }) => !APART[apart].includes(kind));
+      async (steps, options, behaviour) => {
         const { outboxBytes, inflightMaximum } = options;
         await withLate(behaviour, { limits: { outboxBytes }, mqtt: { inflightMaximum } }, async (broker) => {
           const world = new World(broker, options, crash);
@@ -119,7 +101,6 @@ async function checkModel(
       },
     ),
     runs,
-    seed,
   );
   return seen;
 }
@@ -132,7 +113,7 @@ test('the QoS model holds over a log that commits late, in parts, and makes read
 });
 
 test('the QoS model holds when the broker dies and another one goes on with what the log kept', async (context) => {
-  const { crashes } = await checkModel(context, kindsWithCrash, 300, CRASH_SEED);
+  const { crashes } = await checkModel(context, kindsWithCrash, 300);
   assert.ok(crashes > 50, `${crashes} crashes`);
 });
 
@@ -549,6 +530,40 @@ test('a member that goes while what was given back is pending loses nothing', ()
     const last = await broker.open({ clientId: 's', clean: false });
     await load(broker);
     assert.deepEqual(last.payloads, ['1', '2', '3']);
+  }));
+
+test('what a session took along from a group that it left goes back when it ends, wherever the broker dies', () =>
+  byHand(async (broker) => {
+    const publisher = await broker.open();
+    const leaver = await broker.open({ clientId: 'leaver', clean: false });
+    await broker.subscribe(leaver, '$share/g/a', 1);
+    for (const [i, text] of ['1', '2'].entries())
+      publisher.send(publishBytes(4, 'a', text, { qos: 1, messageId: i + 1 }));
+    await commit(broker, 2);
+    const other = await broker.open({ clientId: 'other', clean: false });
+    await broker.subscribe(other, '$share/g/a', 1);
+    leaver.send(unsubscribeBytes(4, '$share/g/a'));
+    await settle(broker);
+    // It has left, and takes its connection with it: they are still its own.
+    leaver.transport.cut(0);
+    await settle(broker);
+    assert.deepEqual(other.payloads, []);
+    assert.equal(broker.broker.state.session('leaver')!.inflight.size, 2);
+    const left = broker.log.endOffset;
+    const again = await broker.open({ clientId: 'leaver', clean: true });
+    await settle(broker);
+    broker.broker.journal.recordTouched();
+    await settle(broker);
+    await load(broker);
+    assert.deepEqual(other.payloads, ['1', '2']);
+    again.transport.cut(0);
+    for (let end = left; end <= broker.log.endOffset; end++) {
+      const state = stateOf(broker.log, end);
+      const kept = state.session('leaver')?.inflight.size ?? 0;
+      const given = state.group('g', 'a')!;
+      const isOwed = given.returned.length === 2 || given.cursor <= broker.publishOffsets[0]!;
+      assert.ok(kept === 2 || isOwed, `a crash that leaves ${end} records loses nothing`);
+    }
   }));
 
 test('publish() of HTTP resolves at its commit, not before', () =>

@@ -55,8 +55,6 @@ interface GroupRecord {
   hasSeenCrash: boolean;
   /** The last delivery was one of QoS 2. */
   wasQos2: boolean;
-  /** How often some member was sent it. */
-  timesGiven: number;
 }
 
 const GROUPS: readonly { text: string; filter: string; prefix: string }[] = [
@@ -117,8 +115,9 @@ function keyOf(payload: Buffer): string {
 
 interface Outgoing {
   readonly packetId: number;
-  readonly entry: Omit<Entry, 'offset'>;
-  readonly payload: string;
+  /** With the key of the record that it made last: each time it makes another one, that has a key of its own. */
+  entry: Omit<Entry, 'offset'>;
+  readonly filler: string;
   /** PUBREC has arrived. */
   isReceived: boolean;
 }
@@ -235,16 +234,16 @@ export class Publisher {
     if (this.#client === undefined) this.connect(fillerBytes === 0 ? 5 : 4, false, true, false);
     if (this.#client === undefined || this.#outgoing.size >= 20) return;
     const key = `${this.#clientId}:${topic}:${++this.#sequence}`;
-    const payload = `${key}|${'x'.repeat(fillerBytes)}`;
+    const filler = 'x'.repeat(fillerBytes);
     if (qos === 0) {
-      this.#client.send(publishBytes(this.#version, topic, payload));
+      this.#client.send(publishBytes(this.#version, topic, `${key}|${filler}`));
       return;
     }
     do this.#lastPacketId = (this.#lastPacketId % 65_535) + 1;
     while (this.#outgoing.has(this.#lastPacketId));
     const packetId = this.#lastPacketId;
     const isRetained = topic.startsWith(RETAINED_PREFIX);
-    const outgoing = { packetId, entry: { key, topic, qos, isRetained }, payload, isReceived: false };
+    const outgoing = { packetId, entry: { key, topic, qos, isRetained }, filler, isReceived: false };
     this.#outgoing.set(packetId, outgoing);
     this.#sendPublish(outgoing, false);
   }
@@ -300,11 +299,15 @@ export class Publisher {
     this.#note();
   }
 
-  #sendPublish({ packetId, entry, payload }: Outgoing, dup: boolean): void {
-    const { qos, topic, isRetained = false } = entry;
+  #sendPublish(outgoing: Outgoing, dup: boolean): void {
+    const { packetId, filler } = outgoing;
+    const { qos, topic, isRetained = false } = outgoing.entry;
     const session = this.#session!;
     const isNew = qos === 1 || !session.has(packetId);
-    if (isNew) this.#world.append(entry);
+    // A client would send the same bytes again. The broker never looks at them, and so it can be told which record arrives.
+    if (dup && isNew) outgoing.entry = { ...outgoing.entry, key: `${outgoing.entry.key}+` };
+    const payload = `${outgoing.entry.key}|${filler}`;
+    if (isNew) this.#world.append(outgoing.entry);
     if (qos === 2) session.add(packetId);
     const retain = isRetained;
     this.#client!.send(
@@ -385,11 +388,6 @@ class SessionModel {
   /** By offset, for every record that may arrive at QoS 1 or 2, owed or not. */
   readonly covers = new Map<number, Cover>();
   readonly delivered = new Set<number>();
-  /**
-   * Keys of messages that were published again, so that two records have them, where the earlier one may arrive and need not: which of
-   * the two a delivery was cannot be told.
-   */
-  readonly ambiguous = new Set<string>();
   lastOffset = -1;
   connections = 0;
 
@@ -397,6 +395,8 @@ class SessionModel {
   hasCrashed = false;
   /** Delivered since the broker last died: if they come again after the next time, then with DUP. */
   fresh = new Set<number>();
+  /** The same of its groups, on this connection: what it had not acknowledged at the end of one is for anybody, as if for the first time. */
+  freshOfGroups = new Set<number>();
   mustBeDup = new Set<number>();
   /** Delivered at QoS 2, which happens once. */
   readonly givenAtQos2 = new Set<number>();
@@ -435,6 +435,13 @@ class SessionModel {
     for (const { current } of this.covers.values()) current.delete(text);
   }
 
+  /** A message is delivered, not under a packet id that the client knows. */
+  give({ offset, key }: Entry, { dup, qos }: Received, clientId: string, from: 'own' | 'group'): void {
+    // Where its subscription has become one of QoS 2 since, it is another exchange.
+    assert.ok(dup || qos === 2 || !this.mustBeDup.has(offset), `${clientId}: ${key} again without DUP`);
+    (from === 'own' ? this.fresh : this.freshOfGroups).add(offset);
+  }
+
   /** The log has kept the records before `end`: `log` are the messages among them, and `offsets` where they stand. */
   rewind(end: number, log: readonly Entry[], offsets: readonly number[]): void {
     this.events = this.events.filter((event) => event.end <= end);
@@ -452,8 +459,9 @@ class SessionModel {
     this.finished = new Set(this.settled);
     this.hasCrashed = true;
     this.lastOffset = -1;
-    this.mustBeDup = this.fresh;
+    this.mustBeDup = new Set([...this.fresh, ...this.freshOfGroups]);
     this.fresh = new Set();
+    this.freshOfGroups = new Set();
   }
 }
 
@@ -550,6 +558,7 @@ export class Subscriber {
       ...(version === 5 ? { receiveMaximum, topicAliasMaximum: 3 } : {}),
       ...(version === 5 && isPersistent ? { expirySeconds: 1000 } : {}),
     });
+    this.noteProgress();
     const { endOffset } = this.#world.broker.broker.log;
     // The end of the session before and the beginning of this one are two records.
     if (isClean && isPersistent)
@@ -732,12 +741,9 @@ export class Subscriber {
     const session = this.#session;
     if (session === undefined) return;
     for (const [offset, { current }] of session.covers) {
-      const entry = this.#world.log[offset]!;
-      if (grantedBy(current) > 0 && !session.ambiguous.has(entry.key))
-        assert.ok(
-          session.delivered.has(offset),
-          `${this.clientId} was given ${entry.key} at offset ${offset}`,
-        );
+      if (grantedBy(current) === 0) continue;
+      const { key } = this.#world.log[offset]!;
+      assert.ok(session.delivered.has(offset), `${this.clientId} was given ${key} at offset ${offset}`);
     }
     for (const skipped of this.#resends) this.#skip(skipped);
     assert.equal(this.#incoming.size, 0, `${this.clientId} has finished every delivery`);
@@ -759,9 +765,7 @@ export class Subscriber {
       this.#unfinished.delete(packetId);
       if (incoming.record !== undefined) incoming.record.isAcknowledged = true;
       if (qos === 2) this.#finishedIds.add(packetId);
-      // Of two records with one key it may have been the other one.
-      if (entry !== undefined && this.#world.log.filter(({ key }) => key === entry.key).length === 1)
-        this.#session!.finished.add(entry.offset);
+      if (entry !== undefined) this.#session!.finished.add(entry.offset);
     }
     this.#client.send({ cmd: owes, messageId: packetId });
     if (owes === 'pubrec') incoming.recordedEnd = this.#world.broker.broker.log.endOffset;
@@ -778,7 +782,9 @@ export class Subscriber {
       // Somebody else may be given what was not acknowledged at QoS 1.
       if (incoming.record !== undefined && incoming.qos === 1) incoming.record.holder = undefined;
     }
-    this.noteProgress();
+    this.#session?.freshOfGroups.clear();
+    // A connection that is left open ends when the next one begins.
+    if (bytes !== undefined) this.noteProgress();
     if (!this.#isPersistent) this.#endSession();
     this.#note();
   }
@@ -845,7 +851,10 @@ export class Subscriber {
       );
       const group = GROUPS.find(({ prefix }) => topicOf(key).startsWith(prefix));
       const record = group === undefined ? undefined : this.#takeGroupRecord(key, group.filter);
-      if (record !== undefined) record.wasQos2 = qos === 2;
+      if (record !== undefined) {
+        record.wasQos2 = qos === 2;
+        this.#session!.give(record.entry, packet, this.clientId, 'group');
+      }
       const entry = group === undefined ? this.#takeOwn(packet, key) : undefined;
       const owes = qos === 1 ? 'puback' : 'pubrec';
       const state = { record, entry, owes, isRecorded: false, recordedEnd: 0 } as const;
@@ -886,21 +895,14 @@ export class Subscriber {
   /** A message of the session's own subscriptions, seen for the first time: the next one in the order of the log. */
   #takeOwn(packet: Received, key: string): Entry {
     const session = this.#session!;
-    const candidates = this.#world.log.filter(
-      ({ offset, key: one }) =>
-        offset > session.lastOffset &&
-        session.covers.has(offset) &&
-        one === key &&
-        !session.settled.has(offset) &&
-        !session.givenAtQos2.has(offset),
-    );
-    const [entry] = candidates;
-    const isGivenUp = (one: Entry): boolean => grantedBy(session.covers.get(one.offset)!.current) === 0;
-    if (candidates.length > 1 && (session.hasCrashed || isGivenUp(entry!))) session.ambiguous.add(key);
+    const entry = this.#world.log.find((one) => one.key === key);
+    assert.ok(entry !== undefined && session.covers.has(entry.offset), `${this.clientId}: ${key} unasked`);
     assert.ok(
-      entry !== undefined,
-      `${this.clientId}: ${key} arrived twice, out of order after offset ${session.lastOffset}, or unasked`,
+      entry.offset > session.lastOffset,
+      `${this.clientId}: ${key} twice, or behind offset ${session.lastOffset}`,
     );
+    assert.ok(!session.settled.has(entry.offset), `${this.clientId}: ${key} after its end was recorded`);
+    assert.ok(!session.givenAtQos2.has(entry.offset), `${this.clientId}: ${key} twice at QoS 2`);
     assert.equal(packet.topic === '' || packet.topic === entry.topic, true, 'topic');
     // What is sent again comes first. After a crash that may be more than the client still holds, and what the client has forgotten is new to
     // it; that all of it comes is looked at in the end.
@@ -908,11 +910,9 @@ export class Subscriber {
       for (const skipped of this.#resends) this.#skip(skipped);
       this.#resends = [];
     }
-    if (candidates.every(({ offset }) => session.mustBeDup.has(offset)))
-      assert.equal(packet.dup, true, `${this.clientId}: ${key} again without DUP`);
+    session.give(entry, packet, this.clientId, 'own');
     session.lastOffset = entry.offset;
     session.delivered.add(entry.offset);
-    session.fresh.add(entry.offset);
     if (packet.qos === 2) session.givenAtQos2.add(entry.offset);
     const { original, current } = session.covers.get(entry.offset)!;
     const isUnchanged = original.every(
@@ -929,28 +929,15 @@ export class Subscriber {
   }
 
   #takeGroupRecord(key: string, filter: string): GroupRecord {
-    const candidates = this.#world.groupRecords.filter(({ entry }) => entry.key === key);
-    assert.ok(candidates.length > 0, `${key} was never owed to a group`);
+    const record = this.#world.groupRecords.find(({ entry }) => entry.key === key);
+    assert.ok(record !== undefined, `${key} was never owed to a group`);
     assert.ok(this.everSubscribed.has(filter), `${this.clientId} never joined the group for ${key}`);
-    const free = candidates.filter(
-      ({ isAcknowledged, mayComeAgain, holder, hasSeenCrash, wasQos2 }) =>
-        ((!isAcknowledged || mayComeAgain) && (holder === undefined || holder === this)) ||
-        (hasSeenCrash && !wasQos2),
-    );
+    const { isAcknowledged, mayComeAgain, holder, hasSeenCrash, wasQos2 } = record;
+    const isOpen = (!isAcknowledged || mayComeAgain) && (holder === undefined || holder === this);
     assert.ok(
-      free.length > 0,
-      `${this.clientId} got ${key}, which another member ${candidates[0]!.isAcknowledged ? 'has acknowledged' : 'holds'}`,
+      isOpen || (hasSeenCrash && !wasQos2),
+      `${this.clientId} got ${key}, which another member ${isAcknowledged ? 'has acknowledged' : 'holds'}`,
     );
-    // A message published again is two records with one key: the one that was given less often, or else the one that is still owed.
-    const open = free.filter(({ isAcknowledged }) => !isAcknowledged);
-    const pool = open.length > 0 ? open : free;
-    const times = Math.min(...pool.map(({ timesGiven }) => timesGiven));
-    const fewest = pool.filter(({ timesGiven }) => timesGiven === times);
-    const record =
-      fewest.find(({ holder, isOwed }) => holder === undefined && isOwed) ??
-      fewest.find(({ holder }) => holder === undefined) ??
-      fewest[0]!;
-    record.timesGiven++;
     if (record.mayComeAgain && record.isAcknowledged) {
       // Once more from the beginning, although nobody is owed it.
       record.isAcknowledged = false;
@@ -1130,7 +1117,6 @@ export class World {
         mayComeAgain: false,
         hasSeenCrash: false,
         wasQos2: false,
-        timesGiven: 0,
       });
     }
   }

@@ -4,7 +4,7 @@ import type { RecordSlice } from '../../src/log/log.js';
 import { type Origin, Phase } from '../../src/session/inflight.js';
 import { isPublish, Message, RetainedMessage, topicNameOf } from '../../src/session/message.js';
 import type { Session } from '../../src/session/session.js';
-import { SharedGroup } from '../../src/session/shared-group.js';
+import { FormerGroup, SharedGroup } from '../../src/session/shared-group.js';
 import { narrowEntry, type Subscription } from '../../src/session/subscription.js';
 import { type State, VOLATILE_NUMBERS } from '../../src/state/state.js';
 
@@ -127,7 +127,8 @@ function isOfItsGroup(session: Session, { origin, phase }: InFlight): boolean {
   return origin instanceof SharedGroup && phase === Phase.Puback && session.groups?.has(origin) === true;
 }
 
-function describeOrigin(origin: Origin | undefined): string {
+function describeOrigin(from: Origin | undefined): string {
+  const origin = from instanceof FormerGroup ? from.group : from;
   if (origin === undefined) return 'cursor';
   if (origin instanceof RetainedMessage) return `retained ${origin.topic.name}`;
   if (!(origin instanceof SharedGroup)) return `replay ${origin.text}`;
