@@ -168,8 +168,9 @@ export function groupProgressOf(group: SharedGroup, cursor: number, open: number
 /** Offsets that members of a group hold at QoS 1 and have not acknowledged, and those that wait for one. */
 export function openOffsets(group: SharedGroup): number[] {
   const open = new Set(group.returned);
-  for (const { session } of group.members) {
-    if (!session.hasInflight) continue;
+  for (const { session, isLeaving } of group.members) {
+    // What a member that leaves has is in its own record already.
+    if (isLeaving || !session.hasInflight) continue;
     const { inflight } = session;
     for (const id of inflight.idsInOrder()) {
       const slot = inflight.slotOf(id);

@@ -191,7 +191,7 @@ function isForGroup(state: State, group: SharedGroup, record: RecordSlice): bool
   const message = load(state, record);
   return (
     message.qos > 0 &&
-    record.offset >= group.since &&
+    record.offset >= group.recordedSince &&
     state.router.route(message.topic).groups.includes(group)
   );
 }
