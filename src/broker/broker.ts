@@ -71,6 +71,9 @@ const EXPIRY_BUDGET = 10_000;
 const PROGRESS_MS = 100;
 /** Sessions and groups whose progress is recorded before others get their turn. */
 const PROGRESS_BUDGET = 2048;
+/** Messages between two turns from which on what comes in goes before what is read from the log, and for how many turns. */
+const BUSY_MESSAGES = 16;
+const BUSY_TURNS = 16;
 
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
@@ -89,6 +92,10 @@ export class Broker {
   readonly accessControl: AccessControl | undefined;
   readonly onDefect: (error: unknown) => void;
   readonly counters = { received: 0 };
+  /** How many there were at the turn before. */
+  #receivedBefore = 0;
+  /** For so many more turns what comes in goes before what is read from the log. */
+  #busyTurns = 0;
   readonly #logger: Logger;
 
   readonly #connections = new Set<Connection>();
@@ -497,7 +504,7 @@ export class Broker {
     if (this.#isClosed) return;
     this.log.flush();
     this.commits.release(this.log.highWatermark);
-    this.pump.runPumps();
+    this.pump.runPumps(this.#isBusy());
     this.#recordClaims();
     const dirty = this.#dirty;
     if (dirty.length > 0) {
@@ -505,6 +512,15 @@ export class Broker {
       for (const outbox of dirty) outbox.flush();
     }
   };
+
+  /** Messages have come in within the last turns. */
+  #isBusy(): boolean {
+    const { received } = this.counters;
+    if (received - this.#receivedBefore >= BUSY_MESSAGES) this.#busyTurns = BUSY_TURNS;
+    else if (this.#busyTurns > 0) this.#busyTurns--;
+    this.#receivedBefore = received;
+    return this.#busyTurns > 0;
+  }
 
   /** Records the packet ids that were given; what has them is sent once that is committed. */
   #recordClaims(): void {

@@ -19,8 +19,10 @@ import type { RetainedScan, Session } from './session.js';
 import { FormerGroup, SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
 
-/** Records or tree nodes looked at for one session before others get their turn. */
+/** Records or tree nodes looked at for all that wait, before what comes in gets its turn. */
 const PUMP_BUDGET = 2048;
+/** The same while others publish: whoever waits for an acknowledgement waits for this too. */
+const BUSY_BUDGET = 128;
 
 /** How far a step has come: to its end, to a bound that somebody else will lift, or to a read that has to be waited for. */
 type Progress = 'done' | 'blocked' | 'pending';
@@ -64,6 +66,8 @@ export class Pump {
   readonly #mayRead: PumpOptions['mayRead'];
   readonly #mayHavePublished: PumpOptions['mayHavePublished'];
   #pumps: Reading[] = [];
+  /** What is left of this turn's budget. */
+  #budget = 0;
   /** Sessions that have room again. */
   #roomy: Session[] = [];
   /** Sessions with a replay that waits for a commit. */
@@ -280,13 +284,23 @@ export class Pump {
     this.#onPumpQueued();
   }
 
-  /** Gives every waiting session and group one turn. */
-  runPumps(): void {
+  /**
+   * Gives waiting sessions and groups their turns, as many as the budget is for.
+   * @param isBusy messages have come in since the last call
+   */
+  runPumps(isBusy: boolean): void {
     this.#wakeWaiting();
     const pumps = this.#pumps;
     if (pumps.length === 0) return;
     this.#pumps = [];
-    for (const reading of pumps) {
+    this.#budget = isBusy ? BUSY_BUDGET : PUMP_BUDGET;
+    for (const [i, reading] of pumps.entries()) {
+      if (this.#budget <= 0) {
+        // The others first next time, before those that have had a part of theirs.
+        this.#pumps = [...pumps.slice(i), ...this.#pumps];
+        this.#onPumpQueued();
+        return;
+      }
       reading.isPumpQueued = false;
       if (reading instanceof SharedGroup) this.#pumpGroup(reading);
       else this.#pumpSession(reading);
@@ -471,20 +485,19 @@ export class Pump {
   }
 
   #pumpRetained(session: Session): void {
-    let budget = PUMP_BUDGET;
     while (session.scans !== undefined) {
       const [scan] = session.scans.values();
       assert(scan !== undefined, 'there are scans, or the map of them is not there');
       const visited = scan.scan.visited;
       const step = this.#stepRetained(session, scan);
-      budget -= scan.scan.visited - visited;
+      this.#budget -= scan.scan.visited - visited;
       if (step === 'blocked') return;
       if (step === 'done') {
         const subscription = session.subscriptions.get(scan.text);
         if (subscription !== undefined && !this.#noticeEnd(session, subscription)) return;
         this.stopRetained(session, scan.text);
         this.#noteScanDone(session, scan.text);
-      } else if (step === 'budget' || --budget <= 0) {
+      } else if (step === 'budget' || --this.#budget <= 0) {
         this.queuePump(session);
         return;
       }
@@ -605,7 +618,7 @@ export class Pump {
     const reader = this.#readerOf(session);
     const interest = interestOf(session);
     reader.seek(session.cursor);
-    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+    for (; this.#budget > 0; this.#budget--) {
       if (!session.canTake) return 'blocked';
       const result = reader.next(interest);
       if (result === ReadResult.Pending) return 'pending';
@@ -617,7 +630,7 @@ export class Pump {
         return 'done';
       }
       if (!this.#isInteresting(reader, interest)) continue;
-      budget -= this.#sendFromLog(session);
+      this.#budget -= this.#sendFromLog(session);
     }
     this.queuePump(session);
     return 'blocked';
@@ -688,7 +701,7 @@ export class Pump {
   #pumpReplay(session: Session, subscription: Subscription, interest: Interest): Progress {
     const reader = this.#readerOf(session);
     reader.seek(subscription.replayCursor);
-    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+    for (; this.#budget > 0; this.#budget--) {
       const { replayCursor, replayNoticeAt } = subscription;
       if (replayCursor >= replayNoticeAt && !this.#noticeEnd(session, subscription)) return 'blocked';
       const end = this.#log.highWatermark;
@@ -791,7 +804,7 @@ export class Pump {
     const interest = interestOf(group);
     const message = this.#message;
     reader.seek(group.cursor);
-    for (let budget = PUMP_BUDGET; budget > 0; budget--) {
+    for (; this.#budget > 0; this.#budget--) {
       const result = reader.next(interest);
       if (result === ReadResult.Pending) return 'pending';
       if (result === ReadResult.Record) {
