@@ -151,6 +151,7 @@ export class Broker {
       delivery: this.delivery,
       clock: this.clock,
       retainedInflightBytesMax: this.config.limits.outboxBytes,
+      appliedOffset: () => this.#applied,
       onPumpQueued: () => this.scheduleTurn(),
       whenCommitted: (offset, work) => this.whenCommitted(offset, work),
       onCaughtUp: (subscription, offset) => this.state.mergeReplay(subscription, offset),
@@ -174,7 +175,7 @@ export class Broker {
     this.#topicsBase = log.endOffset;
     this.journal = new Journal({
       append: (length) => this.#makeRecord(length),
-      appliedOffset: () => log.highWatermark,
+      appliedOffset: () => this.#applied,
     });
     const { willDelaySecondsMax, reconnectGraceSeconds } = this.config.mqtt;
     this.#presence = new Presence({
@@ -254,7 +255,7 @@ export class Broker {
   /** A session for a client that has none. One that ends with its connection and has no will is nothing that the log must know. */
   createSession(clientId: string, isRecorded: boolean): Session {
     const number = this.state.nextSessionNumber(isRecorded);
-    const session = this.state.createSession(number, clientId, this.log.highWatermark);
+    const session = this.state.createSession(number, clientId, this.#applied);
     if (isRecorded) session.recorder = this.journal;
     return session;
   }

@@ -35,6 +35,8 @@ export interface PumpOptions {
   clock: Clock;
   /** Bytes of retained messages that may be unacknowledged in one session. */
   retainedInflightBytesMax: number;
+  /** One past the last record that has been delivered. While a batch is committed, that is before the high watermark. */
+  appliedOffset: () => number;
   /** Something waits for `runPumps`. */
   onPumpQueued: () => void;
   /** A replay has caught up: from `offset` on the subscription is served like any other. */
@@ -58,6 +60,7 @@ export class Pump {
   readonly #delivery: Delivery;
   readonly #clock: Clock;
   readonly #retainedInflightBytesMax: number;
+  readonly #appliedOffset: PumpOptions['appliedOffset'];
   readonly #onPumpQueued: () => void;
   readonly #whenCommitted: PumpOptions['whenCommitted'];
   readonly #onCaughtUp: PumpOptions['onCaughtUp'];
@@ -85,6 +88,7 @@ export class Pump {
     this.#delivery = options.delivery;
     this.#clock = options.clock;
     this.#retainedInflightBytesMax = options.retainedInflightBytesMax;
+    this.#appliedOffset = options.appliedOffset;
     this.#onPumpQueued = options.onPumpQueued;
     this.#whenCommitted = options.whenCommitted;
     this.#onCaughtUp = options.onCaughtUp;
@@ -135,7 +139,7 @@ export class Pump {
       // What is in the log about them may still be on its way to the disk; nothing is sent that it could contradict.
       session.resendFrom = session.isRecorded ? this.#log.endOffset : 0;
     }
-    if (session.cursor >= this.#log.highWatermark && session.resend === undefined) session.isLive = true;
+    if (session.cursor >= this.#appliedOffset() && session.resend === undefined) session.isLive = true;
     else this.queuePump(session);
     if (session.scans !== undefined || session.replays !== undefined) this.queuePump(session);
     if (session.groups === undefined) return;
@@ -158,7 +162,7 @@ export class Pump {
 
   /** The session's connection is over. */
   detach(session: Session): void {
-    if (session.isLive) session.fallBehind(this.#log.highWatermark);
+    if (session.isLive) session.fallBehind(this.#appliedOffset());
     session.outbox = undefined;
     session.resend = undefined;
     session.claims = undefined;

@@ -566,6 +566,26 @@ test('what a session took along from a group that it left goes back when it ends
     }
   }));
 
+test('a crash after an UNSUBSCRIBE of a group loses nothing of what was committed with it', () =>
+  byHand(async (broker) => {
+    const publisher = await broker.open();
+    const client = await broker.open({ clientId: 's', clean: false });
+    await broker.subscribe(client, '$share/g/b', 1);
+    await broker.subscribe(client, 'a', 1);
+    publisher.send(publishBytes(4, 'b', 'of the group', { qos: 1, messageId: 1 }));
+    await commit(broker, 1);
+    client.send(unsubscribeBytes(4, '$share/g/b'));
+    publisher.send(publishBytes(4, 'a', 'own', { qos: 1, messageId: 2 }));
+    await settle(broker);
+    assert.deepEqual(client.payloads, ['of the group', 'own']);
+    assert.ok(publisher.all('puback').length === 2, 'both are acknowledged');
+    const next = broker.restart(broker.log.endOffset);
+    const back = await next.open({ clientId: 's', clean: false });
+    await settle(next);
+    await load(next);
+    assert.deepEqual(back.payloads.sort(), ['of the group', 'own']);
+  }));
+
 test('publish() of HTTP resolves at its commit, not before', () =>
   byHand(async (broker) => {
     const events: string[] = [];
