@@ -278,7 +278,7 @@ export class Broker {
     this.#bySession.delete(session);
     this.pump.detach(session);
     outbox?.close();
-    this.journal.progress(session);
+    this.journal.detached(session);
     // A planned end is nobody's loss: to the log the client is connected, and after the restart it may come back.
     if (this.#isStopped && session.isRecorded) return;
     this.#presence.depart(session);

@@ -1,6 +1,7 @@
 // Puts what happens to sessions into the log: the records that are not publishes. What a record says has either happened already on this broker, or
 // happens when the record is committed; which of the two stands at each method.
 import type { RecordSlice } from '../log/log.js';
+import { Phase } from '../session/inflight.js';
 import { RecordType } from '../session/message.js';
 import type { Recorder, Session } from '../session/session.js';
 import { SharedGroup } from '../session/shared-group.js';
@@ -25,9 +26,18 @@ export interface JournalOptions {
   appliedOffset: () => number;
 }
 
-function leavesGroup(session: Session): boolean {
-  for (const { isLeaving } of session.groups?.values() ?? []) if (isLeaving) return true;
-  return false;
+/** The session has something of these groups at QoS 1. */
+function hasTakenFrom({ inflight }: Session, groups: ReadonlySet<SharedGroup>): boolean {
+  return inflight.idsInOrder().some((id) => {
+    const slot = inflight.slotOf(id);
+    const origin = inflight.originAt(slot);
+    return origin instanceof SharedGroup && groups.has(origin) && inflight.phaseAt(slot) === Phase.Puback;
+  });
+}
+
+/** Something was given to a session at QoS 2, and not sent before its connection was over. */
+function hasUnsent({ inflight }: Session): boolean {
+  return inflight.idsInOrder().some((id) => !inflight.mayBeKnownAt(inflight.slotOf(id)));
 }
 
 export class Journal implements Recorder {
@@ -92,12 +102,15 @@ export class Journal implements Recorder {
 
   /** In force at its commit. @returns the offset behind it */
   unsubscribed(session: Session, texts: string[]): number {
+    const left = new Set<SharedGroup>();
     for (const text of texts) {
       const subscription = session.subscriptions.get(text);
-      if (subscription?.group !== undefined) subscription.isLeaving = true;
+      if (subscription?.group === undefined || subscription.isLeaving) continue;
+      subscription.isLeaving = true;
+      left.add(subscription.group);
     }
     // What it has of the groups that it leaves is its own, and no record says so yet.
-    if (session.hasInflight && leavesGroup(session)) this.#progress(session, true);
+    if (left.size > 0 && session.hasInflight && hasTakenFrom(session, left)) this.#progress(session, true);
     writeUnsubscribed(this.#writer, { number: session.number, texts });
     return this.#commitTarget();
   }
@@ -121,7 +134,20 @@ export class Journal implements Recorder {
 
   /** How far the session has come, where that has changed. */
   progress(session: Session): void {
-    if (session.isTouched) this.#progress(session, true);
+    if (!session.isTouched) return;
+    session.isTouched = false;
+    this.#progress(session, false);
+  }
+
+  /** The same when its connection is over: what was not sent on it is still anybody's where it came from a group. */
+  detached(session: Session): void {
+    if (session.isRecorded && session.hasInflight && hasUnsent(session)) this.progressWhole(session);
+    else this.progress(session);
+  }
+
+  progressWhole(session: Session): void {
+    session.isTouched = false;
+    this.#progress(session, true);
   }
 
   #progress(session: Session, isWhole: boolean): number {
@@ -131,7 +157,6 @@ export class Journal implements Recorder {
     const target = this.#commitTarget();
     session.scansDone = undefined;
     if (session.hasInflight) session.inflight.markRecorded(target);
-    if (isWhole) session.isTouched = false;
     return target;
   }
 

@@ -49,6 +49,8 @@ export class Inflight {
   #lastSequence = 0;
   /** Messages up to this sequence are in a record. */
   #recordedSequence = 0;
+  /** Packet ids of those that are over since the last record. */
+  #ended: number[] = [];
   /** Made when the first message with an origin comes. */
   #origins: (Origin | undefined)[] | undefined = undefined;
   #size = 0;
@@ -77,13 +79,16 @@ export class Inflight {
     return id;
   }
 
-  /** Puts back what a record says was in flight; what had the packet id before is over. */
-  restore(id: number, offset: number, phase: Phase, origin: Origin | undefined): void {
+  /**
+   * Puts back what a record says was in flight; what had the packet id before is over.
+   * @param isUnsent it only got its packet id
+   */
+  restore(id: number, offset: number, phase: Phase, origin: Origin | undefined, isUnsent: boolean): void {
     // One slot for each id: an id in the way is that of an exchange that a record not kept has ended.
     while (this.#ids[id & (this.#capacity - 1)] !== 0 && this.slotOf(id) === -1) this.#grow();
     const slot = this.slotOf(id);
-    if (slot !== -1) this.removeAt(slot);
-    this.#put(id, offset, phase, Sent.No, origin);
+    if (slot !== -1) this.forgetAt(slot);
+    this.#put(id, offset, phase, isUnsent ? Sent.Never : Sent.No, origin);
     this.#recordedSequence = this.#lastSequence;
   }
 
@@ -104,7 +109,7 @@ export class Inflight {
   }
 
   clear(): void {
-    for (let slot = 0; slot < this.#capacity; slot++) if (this.#ids[slot] !== 0) this.removeAt(slot);
+    for (let slot = 0; slot < this.#capacity; slot++) if (this.#ids[slot] !== 0) this.forgetAt(slot);
   }
 
   /** The slot of a packet id, or -1 when nothing is in flight under it. */
@@ -154,6 +159,11 @@ export class Inflight {
     this.#sent[slot] = Sent.Yes;
   }
 
+  /** A process that is no more may have sent everything. */
+  markAllKnown(): void {
+    this.#sent.fill(Sent.No);
+  }
+
   /** A new connection: everything has to be sent again. */
   markAllUnsent(): void {
     for (let slot = 0; slot < this.#capacity; slot++) {
@@ -174,12 +184,31 @@ export class Inflight {
     this.#recordedSequence = this.#lastSequence;
   }
 
+  /** No record tells of it yet. */
+  isUnrecordedAt(slot: number): boolean {
+    return this.#sequences[slot]! > this.#recordedSequence;
+  }
+
   /** Packet ids of what no record tells of yet, in the order in which they were given. */
   unrecordedIds(): number[] {
     return this.#idsAfter(this.#recordedSequence);
   }
 
+  /** Packet ids whose end no record tells of yet: those since the last call. */
+  takeEnded(): number[] {
+    const ended = this.#ended;
+    if (ended.length > 0) this.#ended = [];
+    return ended;
+  }
+
+  /** The exchange is over. */
   removeAt(slot: number): void {
+    if (!this.isUnrecordedAt(slot)) this.#ended.push(this.#ids[slot]!);
+    this.forgetAt(slot);
+  }
+
+  /** The same where a record says so. */
+  forgetAt(slot: number): void {
     this.#ids[slot] = 0;
     if (this.#origins !== undefined) this.#origins[slot] = undefined;
     this.#size--;

@@ -178,14 +178,15 @@ export class Pump {
   leaveGroup(session: Session, group: SharedGroup): void {
     if (session.hasInflight) {
       const { inflight } = session;
+      let hasTaken = false;
       for (const id of inflight.idsInOrder()) {
         const slot = inflight.slotOf(id);
         if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
         inflight.setOriginAt(slot, group.former);
-        session.touch();
+        hasTaken = true;
       }
       // Before anything that says that the group has come further.
-      session.recorder?.progress(session);
+      if (hasTaken) session.recorder?.progressWhole(session);
     }
     if (group.members.some((member) => member.session.isRecorded)) group.touch();
     else group.endRecord();
@@ -222,17 +223,14 @@ export class Pump {
     }
   }
 
-  /** The session ends: what it has from groups goes back to them, but for QoS 2 deliveries that have begun [MQTT-4.8.2-5]. */
+  /** The session ends: what it owes to groups goes back to them. */
   endSession(session: Session): void {
     if (!session.hasInflight) return;
     const { inflight } = session;
     for (const id of inflight.idsInOrder()) {
       const slot = inflight.slotOf(id);
-      const origin = inflight.originAt(slot);
-      const group = origin instanceof FormerGroup ? origin.group : origin;
-      // What only got its packet id at QoS 2 has not begun.
-      const isOpen = inflight.phaseAt(slot) === Phase.Puback || !inflight.mayBeKnownAt(slot);
-      if (group instanceof SharedGroup && isOpen) this.#giveBack(session, slot, group);
+      const group = session.owedTo(slot);
+      if (group !== undefined) this.#giveBack(session, slot, group);
     }
   }
 

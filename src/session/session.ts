@@ -2,7 +2,7 @@
 import type { LogReader } from '../log/log.js';
 import type { WillPacket } from '../packet/connect.js';
 import type { TopicTreeScan } from '../router/topic-tree.js';
-import { Inflight, type Origin } from './inflight.js';
+import { Inflight, type Origin, Phase } from './inflight.js';
 import type { Interest } from './interest.js';
 import { encodeSource, RetainedMessage } from './message.js';
 import type { Outbox } from './outbox.js';
@@ -30,8 +30,8 @@ export const NEVER_EXPIRES = 0xffff_ffff;
 export interface Recorder {
   /** Sessions and groups whose progress has changed since it was recorded. */
   touched: (Session | SharedGroup)[];
-  /** Records how far the session has come, where that has changed. */
-  progress(session: Session): void;
+  /** Records how far the session has come, and once more all that is in flight. */
+  progressWhole(session: Session): void;
 }
 
 export class Session {
@@ -152,6 +152,11 @@ export class Session {
     return this.#inflight;
   }
 
+  /** Packet ids whose end no record tells of yet. */
+  takeEnded(): number[] {
+    return this.#inflight?.takeEnded() ?? [];
+  }
+
   get hasInflight(): boolean {
     return this.#inflight !== undefined && this.#inflight.size > 0;
   }
@@ -184,6 +189,15 @@ export class Session {
     if (this.inflight.isCountedAt(slot)) this.outstanding--;
     this.inflight.removeAt(slot);
     this.touch();
+  }
+
+  /** The group that gets a message in flight back if the session ends [MQTT-4.8.2-5]: what it was sent at QoS 2 ends with it. */
+  owedTo(slot: number): SharedGroup | undefined {
+    const origin = this.inflight.originAt(slot);
+    const group = origin instanceof FormerGroup ? origin.group : origin;
+    if (!(group instanceof SharedGroup) || group.since > this.inflight.offsetAt(slot)) return undefined;
+    const isOpen = this.inflight.phaseAt(slot) === Phase.Puback || !this.inflight.mayBeKnownAt(slot);
+    return isOpen ? group : undefined;
   }
 
   /** Stops being served at commit: `offset` is the first record it has not seen. */

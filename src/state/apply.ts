@@ -7,7 +7,7 @@ import type { Origin } from '../session/inflight.js';
 import { Phase } from '../session/inflight.js';
 import { Message, RecordType, readPublisher, topicNameOf } from '../session/message.js';
 import type { Session } from '../session/session.js';
-import { FormerGroup, SharedGroup } from '../session/shared-group.js';
+import { SharedGroup } from '../session/shared-group.js';
 import {
   type Progress,
   type RecordedOrigin,
@@ -127,6 +127,7 @@ function applySessionOpened(state: State, record: RecordSlice): void {
   session.expirySeconds = expirySeconds;
   session.will = will;
   session.isOpen = true;
+  if (session.hasInflight) session.inflight.markAllKnown();
 }
 
 function applySessionClosed(state: State, record: RecordSlice): void {
@@ -175,17 +176,21 @@ function applyProgress(state: State, progress: Progress): void {
     session.retainedInflightBytes = 0;
     session.inflight.clear();
   }
-  for (const { packetId, offset, phase, origin } of progress.inflight) {
+  for (const packetId of progress.ended) {
+    const slot = session.inflight.slotOf(packetId);
+    if (slot !== -1) session.inflight.forgetAt(slot);
+  }
+  for (const { packetId, offset, phase, origin, isUnsent } of progress.inflight) {
     const from = originOf(state, session, offset, origin);
     if (from instanceof SharedGroup) take(from, offset);
     if (phase === Phase.Puback && from instanceof SharedGroup) {
-      session.inflight.restore(packetId, offset, phase, from.former);
+      session.inflight.restore(packetId, offset, phase, from.former, isUnsent);
       // A member has this recorded when it leaves, and only then.
       const membership = session.groups?.get(from);
       if (membership !== undefined) membership.isLeaving = true;
       continue;
     }
-    session.inflight.restore(packetId, offset, phase, from);
+    session.inflight.restore(packetId, offset, phase, from, isUnsent);
     if (phase === Phase.Puback) continue;
     if (origin.kind === 'retained') {
       session.retainedGiven ??= new Set();
@@ -205,14 +210,13 @@ function applyProgress(state: State, progress: Progress): void {
   if (session.retainedGiven !== undefined && !owesRetained(session)) session.retainedGiven = undefined;
 }
 
-/** What a session that ends took along from groups is theirs again. */
+/** What a session that ends owes to groups is theirs again. */
 function giveBack(session: Session): void {
   if (!session.hasInflight) return;
   const { inflight } = session;
   for (const packetId of inflight.idsInOrder()) {
     const slot = inflight.slotOf(packetId);
-    const origin = inflight.originAt(slot);
-    if (origin instanceof FormerGroup) origin.group.takeBack(inflight.offsetAt(slot));
+    session.owedTo(slot)?.takeBack(inflight.offsetAt(slot));
   }
 }
 

@@ -63,6 +63,8 @@ export interface RecordedInflight {
   offset: number;
   phase: Phase;
   origin: RecordedOrigin;
+  /** At QoS 2: its connection ended before it was sent. */
+  isUnsent: boolean;
 }
 
 /** How far a session has come. */
@@ -70,8 +72,10 @@ export interface Progress {
   number: number;
   /** The next offset to look at. */
   cursor: number;
-  /** True: `inflight` is all there is; false: it is added to what there is. */
+  /** True: `inflight` is all there is; false: it is added to what there is, less what is over. */
   isWhole: boolean;
+  /** Packet ids of exchanges that are over; none where `isWhole`. */
+  ended: number[];
   inflight: RecordedInflight[];
   /** Subscriptions that are owed no more retained messages. */
   scansDone: string[];
@@ -107,6 +111,9 @@ export interface GroupProgress {
 }
 
 const ORIGINS = ['cursor', 'retained', 'group', 'replay'] as const;
+/** Bits of a message in flight; its phase is in bits 0 and 1, its kind of origin in bits 2 and 3. */
+const SAME_ORIGIN = 16;
+const UNSENT = 32;
 /** Bits of a subscribed filter; the QoS is in bits 0 and 1, Retain Handling in bits 4 and 5. */
 const NO_LOCAL = 4;
 const RETAIN_AS_PUBLISHED = 8;
@@ -168,16 +175,27 @@ export function writeProgress(to: RecordWriter, record: Progress): void {
     .varint(record.number)
     .varint(record.cursor)
     .byte(record.isWhole ? 1 : 0);
+  to.varint(record.ended.length);
+  for (const packetId of record.ended) to.varint(packetId);
   to.varint(record.inflight.length);
   let offset = record.cursor;
   let packetId = 0;
+  let before: RecordedOrigin | undefined;
   for (const one of record.inflight) {
     const { origin } = one;
-    to.byte(one.phase | (ORIGINS.indexOf(origin.kind) << 2));
+    const isSame = before !== undefined && isSameOrigin(origin, before);
+    to.byte(
+      one.phase |
+        (ORIGINS.indexOf(origin.kind) << 2) |
+        (isSame ? SAME_ORIGIN : 0) |
+        (one.isUnsent ? UNSENT : 0),
+    );
     // Neighbours are close together.
     to.signed(one.offset - offset).signed(one.packetId - packetId);
     offset = one.offset;
     packetId = one.packetId;
+    before = origin;
+    if (isSame) continue;
     if (origin.kind === 'retained') to.text(origin.topicName);
     else if (origin.kind === 'group') to.text(origin.name).text(origin.filter);
     else if (origin.kind === 'replay') to.text(origin.text);
@@ -189,6 +207,13 @@ export function writeProgress(to: RecordWriter, record: Progress): void {
     to.text(text)
       .varint(cursor)
       .byte(isMerged ? 1 : 0);
+}
+
+function isSameOrigin(one: RecordedOrigin, other: RecordedOrigin): boolean {
+  if (one.kind === 'group')
+    return other.kind === 'group' && one.name === other.name && one.filter === other.filter;
+  if (one.kind === 'replay') return other.kind === 'replay' && one.text === other.text;
+  return false;
 }
 
 export function writePacketId(
@@ -306,19 +331,18 @@ export function readProgress(slice: RecordSlice): Progress {
   const number = from.varint();
   const cursor = from.varint();
   const isWhole = from.byte() === 1;
+  const ended: number[] = [];
+  for (let count = from.varint(); count > 0; count--) ended.push(from.varint());
   const inflight: RecordedInflight[] = [];
   let offset = cursor;
   let packetId = 0;
+  let origin: RecordedOrigin = { kind: 'cursor' };
   for (let count = from.varint(); count > 0; count--) {
     const head = from.byte();
     offset += from.signed();
     packetId += from.signed();
-    inflight.push({
-      packetId,
-      offset,
-      phase: (head & 3) as Phase,
-      origin: readOrigin(from, ORIGINS[head >> 2]!),
-    });
+    if ((head & SAME_ORIGIN) === 0) origin = readOrigin(from, ORIGINS[(head >> 2) & 3]!);
+    inflight.push({ packetId, offset, phase: (head & 3) as Phase, origin, isUnsent: (head & UNSENT) !== 0 });
   }
   const scansDone: string[] = [];
   for (let count = from.varint(); count > 0; count--) scansDone.push(from.text());
@@ -326,7 +350,7 @@ export function readProgress(slice: RecordSlice): Progress {
   for (let count = from.varint(); count > 0; count--) {
     replays.push({ text: from.text(), cursor: from.varint(), isMerged: from.byte() === 1 });
   }
-  return { number, cursor, isWhole, inflight, scansDone, replays };
+  return { number, cursor, isWhole, ended, inflight, scansDone, replays };
 }
 
 function readOrigin(from: RecordReader, kind: RecordedOrigin['kind']): RecordedOrigin {

@@ -112,7 +112,7 @@ function writeOneSubscribed(writer: RecordWriter, subscription: Subscription, is
 /**
  * How far a session has come, for a record.
  * @param cursor the next offset it looks at
- * @param isWhole false: only what no record tells of yet is said to be in flight
+ * @param isWhole false: of what is in flight only what no record tells of yet, and what is over
  */
 export function progressOf(session: Session, cursor: number, isWhole: boolean): Progress {
   const inflight: RecordedInflight[] = [];
@@ -128,7 +128,9 @@ export function progressOf(session: Session, cursor: number, isWhole: boolean): 
         (origin.kind === 'group' && phase === Phase.Puback && isMember(session, slot))
       )
         continue;
-      inflight.push({ packetId, offset: messages.offsetAt(slot), phase, origin });
+      // While it is connected it may be sent at any moment.
+      const isUnsent = session.outbox === undefined && !messages.mayBeKnownAt(slot);
+      inflight.push({ packetId, offset: messages.offsetAt(slot), phase, origin, isUnsent });
     }
   }
   const replays: RecordedReplay[] = [];
@@ -139,14 +141,25 @@ export function progressOf(session: Session, cursor: number, isWhole: boolean): 
     replays.push({ text, cursor: isMerged ? since : replayCursor, isMerged });
   }
   const scansDone = (session.scansDone ?? []).filter((text) => !session.resubscribed?.has(text));
-  return { number: session.number, cursor, isWhole, inflight, scansDone, replays };
+  const ended = session.takeEnded();
+  return {
+    number: session.number,
+    cursor,
+    isWhole,
+    ended: isWhole ? [] : ended,
+    inflight,
+    scansDone,
+    replays,
+  };
 }
 
 function originOf(session: Session, slot: number): RecordedOrigin | undefined {
   const from = session.inflight.originAt(slot);
   const origin = from instanceof FormerGroup ? from.group : from;
-  // A group without members is no more: what it gave is sent again like anything else.
-  const isGone = origin instanceof SharedGroup && origin.members.length === 0;
+  // A group without members is no more, and one that is younger has not given it: it is sent again like anything else.
+  const isGone =
+    origin instanceof SharedGroup &&
+    (origin.members.length === 0 || origin.since > session.inflight.offsetAt(slot));
   if (origin === undefined || isGone) return { kind: 'cursor' };
   if (origin instanceof RetainedMessage) return { kind: 'retained', topicName: origin.topic.name };
   if (origin instanceof SharedGroup) return { kind: 'group', name: origin.name, filter: origin.filter };

@@ -586,6 +586,86 @@ test('a crash after an UNSUBSCRIBE of a group loses nothing of what was committe
     assert.deepEqual(back.payloads.sort(), ['of the group', 'own']);
   }));
 
+test('a QoS 2 message of a group that its member was never sent is owed by the group again, wherever the broker dies', () =>
+  byHand(async (broker) => {
+    const publisher = await broker.open();
+    const away = await broker.open({ clientId: 'away', clean: false });
+    await broker.subscribe(away, '$share/g/a', 2);
+    away.transport.cut(0);
+    await settle(broker);
+    const will = { topic: 'w', payload: Buffer.from('gone'), qos: 0 as const, retain: false };
+    const member = await broker.open({ clientId: 'member', clean: true, will });
+    await broker.subscribe(member, '$share/g/a', 2);
+    publisher.send(publishBytes(4, 'a', 'x', { qos: 2, messageId: 1 }));
+    await commit(broker, 1);
+    assert.deepEqual(member.payloads, [], 'its packet id is not committed');
+    member.transport.cut(0);
+    await turns(2);
+    const [offset] = broker.publishOffsets;
+    let isEnded = false;
+    for (let end = offset! + 1; end <= broker.log.endOffset; end++) {
+      const state = stateOf(broker.log, end);
+      isEnded = state.session('member') === undefined;
+      const group = state.group('g', 'a')!;
+      const isMembers = state.session('member')?.inflight.size === 1;
+      const isGroups =
+        group.returned.includes(offset!) || (group.cursor <= offset! && !group.taken.has(offset!));
+      assert.ok(isMembers || isGroups, `somebody has it after ${end} records`);
+    }
+    assert.ok(isEnded, 'the end of the session is in the log');
+    const next = broker.restart(broker.log.endOffset);
+    const back = await next.open({ clientId: 'away', clean: false });
+    // The message, its packet id, and the message once more, to send it.
+    await load(next);
+    await settle(next);
+    await load(next);
+    assert.deepEqual(back.payloads, ['x']);
+  }));
+
+/** Bytes of the records that were appended meanwhile. */
+async function appendedBy(broker: LateBroker, work: () => Promise<void>): Promise<number> {
+  const from = broker.log.endOffset;
+  await work();
+  let bytes = 0;
+  for (let offset = from; offset < broker.log.endOffset; offset++) bytes += broker.log.bytes(offset).length;
+  return bytes;
+}
+
+test('what is recorded of progress is what has changed, however much is in flight', () =>
+  byHand(
+    async (broker) => {
+      const topic = 'a/'.padEnd(500, 'a');
+      const publisher = await broker.open();
+      const client = await broker.open({ clientId: 's', clean: false });
+      await broker.subscribe(client, `$share/g/${topic}`, 1);
+      await broker.subscribe(client, topic, 1);
+      for (let i = 1; i <= 300; i++) publisher.send(publishBytes(4, topic, 'x', { qos: 1, messageId: i }));
+      await settle(broker);
+      const again = await broker.open({ clientId: 'history', clean: false });
+      await broker.subscribe(again, `$replay/earliest/${topic}`, 1);
+      await settle(broker);
+      await load(broker);
+      assert.equal(client.all('publish').length, 600);
+      assert.equal(again.all('publish').length, 300);
+      const first = await appendedBy(broker, async () => broker.broker.journal.recordTouched());
+      assert.ok(first < 10_000, `${first} bytes for 900 messages in flight`);
+      for (const one of [client, again]) {
+        const { messageId } = one.all('publish')[0]!;
+        one.send({ cmd: 'puback', messageId });
+      }
+      await settle(broker);
+      const acknowledged = await appendedBy(broker, async () => broker.broker.journal.recordTouched());
+      assert.ok(acknowledged > 0 && acknowledged < 2500, `${acknowledged} bytes for two PUBACKs`);
+      const left = await appendedBy(broker, async () => {
+        for (let i = 0; i < 100; i++) client.send(unsubscribeBytes(4, `$share/g/${topic}`));
+        await turns(2);
+      });
+      assert.ok(left < 100_000, `${left} bytes for UNSUBSCRIBEs of 50,000`);
+      await settle(broker);
+    },
+    { mqtt: { inflightMaximum: 1000 } },
+  ));
+
 test('publish() of HTTP resolves at its commit, not before', () =>
   byHand(async (broker) => {
     const events: string[] = [];

@@ -80,7 +80,7 @@ function describeSession(state: State, session: Session, options: DescribeOption
         packetId,
         offset,
         phase,
-        origin: describeOrigin(origin),
+        origin: describeOrigin(origin, offset),
       })),
     received: [...session.received.values()],
   };
@@ -127,12 +127,12 @@ function isOfItsGroup(session: Session, { origin, phase }: InFlight): boolean {
   return origin instanceof SharedGroup && phase === Phase.Puback && session.groups?.has(origin) === true;
 }
 
-function describeOrigin(from: Origin | undefined): string {
+function describeOrigin(from: Origin | undefined, offset: number): string {
   const origin = from instanceof FormerGroup ? from.group : from;
   if (origin === undefined) return 'cursor';
   if (origin instanceof RetainedMessage) return `retained ${origin.topic.name}`;
   if (!(origin instanceof SharedGroup)) return `replay ${origin.text}`;
-  const isKnown = origin.members.some(({ session }) => isInLog(session));
+  const isKnown = offset >= origin.since && origin.members.some(({ session }) => isInLog(session));
   return !isKnown ? 'cursor' : `group ${keyOf(origin)}`;
 }
 
