@@ -180,10 +180,10 @@ export function writeProgress(to: RecordWriter, record: Progress): void {
   to.varint(record.inflight.length);
   let offset = record.cursor;
   let packetId = 0;
-  let before: RecordedOrigin | undefined;
+  const before = new Map<RecordedOrigin['kind'], RecordedOrigin>();
   for (const one of record.inflight) {
     const { origin } = one;
-    const isSame = before !== undefined && isSameOrigin(origin, before);
+    const isSame = isSameOrigin(origin, before.get(origin.kind));
     to.byte(
       one.phase |
         (ORIGINS.indexOf(origin.kind) << 2) |
@@ -194,7 +194,7 @@ export function writeProgress(to: RecordWriter, record: Progress): void {
     to.signed(one.offset - offset).signed(one.packetId - packetId);
     offset = one.offset;
     packetId = one.packetId;
-    before = origin;
+    before.set(origin.kind, origin);
     if (isSame) continue;
     if (origin.kind === 'retained') to.text(origin.topicName);
     else if (origin.kind === 'group') to.text(origin.name).text(origin.filter);
@@ -209,10 +209,10 @@ export function writeProgress(to: RecordWriter, record: Progress): void {
       .byte(isMerged ? 1 : 0);
 }
 
-function isSameOrigin(one: RecordedOrigin, other: RecordedOrigin): boolean {
+function isSameOrigin(one: RecordedOrigin, other: RecordedOrigin | undefined): boolean {
   if (one.kind === 'group')
-    return other.kind === 'group' && one.name === other.name && one.filter === other.filter;
-  if (one.kind === 'replay') return other.kind === 'replay' && one.text === other.text;
+    return other?.kind === 'group' && one.name === other.name && one.filter === other.filter;
+  if (one.kind === 'replay') return other?.kind === 'replay' && one.text === other.text;
   return false;
 }
 
@@ -336,12 +336,14 @@ export function readProgress(slice: RecordSlice): Progress {
   const inflight: RecordedInflight[] = [];
   let offset = cursor;
   let packetId = 0;
-  let origin: RecordedOrigin = { kind: 'cursor' };
+  const before = new Map<RecordedOrigin['kind'], RecordedOrigin>();
   for (let count = from.varint(); count > 0; count--) {
     const head = from.byte();
     offset += from.signed();
     packetId += from.signed();
-    if ((head & SAME_ORIGIN) === 0) origin = readOrigin(from, ORIGINS[(head >> 2) & 3]!);
+    const kind = ORIGINS[(head >> 2) & 3]!;
+    const origin = (head & SAME_ORIGIN) === 0 ? readOrigin(from, kind) : before.get(kind)!;
+    before.set(kind, origin);
     inflight.push({ packetId, offset, phase: (head & 3) as Phase, origin, isUnsent: (head & UNSENT) !== 0 });
   }
   const scansDone: string[] = [];
