@@ -41,6 +41,8 @@ export class DiskLogReader implements LogReader {
   /** What is waited for: the segment whose index it is, or the page. */
   #waitsForIndex: number | undefined = undefined;
   #waitsForPage: number | undefined = undefined;
+  /** Of the segment it is in, where that index ends too early to be kept for all. */
+  #shortIndex: SegmentIndex | undefined = undefined;
   /** Whom the answers below are from. */
   #wants: Wants | undefined = undefined;
   /** By topic id of the segment with this base offset. */
@@ -108,18 +110,25 @@ export class DiskLogReader implements LogReader {
     this.#wants = undefined;
   }
 
-  /** What was waited for is there. */
-  wake(run?: RecordRun): void {
-    this.#waitsForIndex = undefined;
+  /** The page that was waited for is there. */
+  wake(run: RecordRun): void {
     this.#waitsForPage = undefined;
     // Held until the next call, so that it cannot have been pushed out of the cache again by then.
     this.#run = run;
     this.#onReadable();
   }
 
+  /** The index that was waited for is there. */
+  onIndex(index: SegmentIndex): void {
+    this.#waitsForIndex = undefined;
+    this.#shortIndex = this.#log.segments.index(index.baseOffset) === undefined ? index : undefined;
+    this.#onReadable();
+  }
+
   /** Lets go of memory on the way out. */
   #leave(result: ReadResult): ReadResult {
     this.#run = undefined;
+    if (result === ReadResult.End) this.#shortIndex = undefined;
     this.record.buffer = NOTHING;
     return result;
   }
@@ -193,8 +202,8 @@ export class DiskLogReader implements LogReader {
   #index(): SegmentIndex | undefined {
     const { segments } = this.#log;
     const segment = segments.find(this.position);
-    const index = segments.index(segment.baseOffset);
-    if (index !== undefined) return index;
+    const index = segments.index(segment.baseOffset) ?? this.#shortIndex;
+    if (index?.baseOffset === segment.baseOffset) return index;
     if (this.#waitsForIndex !== segment.baseOffset) {
       this.#stopWaiting();
       this.#waitsForIndex = segment.baseOffset;

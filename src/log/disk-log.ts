@@ -15,12 +15,12 @@ import type { DataDirectory } from './data-directory.js';
 import { type Disk, nodeDisk } from './disk.js';
 import { DiskLogReader, type ReadableLog } from './disk-log-reader.js';
 import type { Log, LogReader, RecordSlice, RetentionEvents } from './log.js';
-import { type LogReads, nodeReads, readsOf } from './log-reads.js';
+import { type LogReads, nodeReads, patientReads, readsOf } from './log-reads.js';
 import type { WriterAnswer, WriterSettings } from './log-writer.js';
 import { PageReads } from './page-reads.js';
 import { RecordRun } from './record-run.js';
 import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
-import { encodeIndex } from './segment-index.js';
+import { encodeIndex, type IndexSummary, type SegmentIndex } from './segment-index.js';
 import type { FsyncPolicy, KeptBatch } from './segment-writer.js';
 import { Segments } from './segments.js';
 import { STAGING_BYTES } from './staging.js';
@@ -133,7 +133,7 @@ export class DiskLog implements Log, ReadableLog {
     const { directory, disk, logger, cacheBytes } = options;
     this.#options = options;
     this.#zstd = zstd;
-    this.#reads = disk === undefined ? nodeReads : readsOf(disk);
+    this.#reads = patientReads(disk === undefined ? nodeReads : readsOf(disk), () => this.#isClosed);
     this.cache = new BatchCache(cacheBytes);
     const { segments, active } = recovered;
     this.segments = new Segments({
@@ -493,15 +493,18 @@ export class DiskLog implements Log, ReadableLog {
     let index = this.segments.index(baseOffset);
     if (index === undefined) {
       assert(segment !== undefined, 'the active segment has its index');
-      await new Promise<void>((resolve) => this.segments.load(segment, { wake: resolve }));
-      index = this.segments.index(baseOffset);
+      index = await this.#load(segment);
       // It went in the meantime.
-      if (index === undefined) return this.startOffset;
+      if (baseOffset < this.startOffset) return this.startOffset;
     }
     for (let batch = 0; batch < index.batchCount; batch++) {
       if (index.timestampMs(batch) >= timestampMs) return Math.min(index.base(batch), this.#highWatermark);
     }
     return Math.min(index.endOffset, this.#highWatermark);
+  }
+
+  #load(segment: IndexSummary): Promise<SegmentIndex> {
+    return new Promise((resolve) => this.segments.load(segment, { onIndex: resolve }));
   }
 
   /**
@@ -522,12 +525,7 @@ export class DiskLog implements Log, ReadableLog {
     let doneBytes = 0;
     let turnStart = performance.now();
     for (const segment of segments) {
-      let index = this.segments.index(segment.baseOffset);
-      if (index === undefined) {
-        await new Promise<void>((resolve) => this.segments.load(segment, { wake: resolve }));
-        index = this.segments.index(segment.baseOffset);
-      }
-      assert(index !== undefined, `segment ${segment.baseOffset} is there`);
+      const index = this.segments.index(segment.baseOffset) ?? (await this.#load(segment));
       const path = this.segments.path(segment.baseOffset);
       const damaged = (position: number, first: number, end: number, damage: string): GomqError =>
         damageError(path, position, `offsets ${first} to ${end - 1}`, damage);

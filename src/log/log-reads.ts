@@ -2,6 +2,9 @@
 import { open } from 'node:fs/promises';
 import type { Disk } from './disk.js';
 
+/** When the process has too many files open, it tries again after this. */
+const RETRY_MS = 100;
+
 /** Both throw what the operating system answers, with its `code`. */
 export interface LogReads {
   /** Up to `bytes` bytes from `position`, fewer only at the end of the file. */
@@ -30,6 +33,25 @@ export const nodeReads: LogReads = {
   read: readAt,
   whole: (path) => readAt(path, 0, undefined),
 };
+
+/** Reads that wait for as long as too many files are open, which says nothing about the file that is read. They give up when the log is closed. */
+export function patientReads(reads: LogReads, isClosed: () => boolean): LogReads {
+  const retry = async (read: () => Promise<Buffer>): Promise<Buffer> => {
+    for (;;) {
+      try {
+        return await read();
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if ((code !== 'EMFILE' && code !== 'ENFILE') || isClosed()) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  };
+  return {
+    read: (path, position, bytes) => retry(() => reads.read(path, position, bytes)),
+    whole: (path) => retry(() => reads.whole(path)),
+  };
+}
 
 /** Reads of a disk that has only synchronous ones, which answer late all the same. */
 export function readsOf(disk: Disk): LogReads {

@@ -16,8 +16,6 @@ const AHEAD_BYTES = 1024 * 1024;
 /** A page is cut short when its records are more than this: compression knows no bound. */
 const RUN_BYTES_MAX = 1024 * 1024;
 const READS_MAX = 4;
-/** When the process has too many files open, it tries again after this. */
-const RETRY_MS = 100;
 /** Damaged batches that are remembered, so that each is told of once. */
 const DAMAGED_MAX = 4096;
 
@@ -144,15 +142,11 @@ export class PageReads {
     const length = pages.reduce((sum, page) => sum + pageBytes(page), 0);
     let bytes: Buffer | undefined;
     let reason = '';
-    while (bytes === undefined && reason === '' && !this.#isClosed) {
-      try {
-        bytes = await reads.read(first.path, start, length);
-      } catch (error) {
-        const { code, message } = error as NodeJS.ErrnoException;
-        if (code === 'EMFILE' || code === 'ENFILE')
-          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-        else reason = code ?? message;
-      }
+    try {
+      bytes = await reads.read(first.path, start, length);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      reason = code ?? message;
     }
     for (const page of pages) {
       // Each in a turn of its own; others have theirs in between.

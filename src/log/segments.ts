@@ -12,9 +12,9 @@ import { decodeIndex, type IndexSummary, type SegmentIndex, SegmentIndexBuilder 
 const INDEX_CACHE_BYTES = 32 * 1024 * 1024;
 const SCAN_BYTES = 1024 * 1024;
 
-/** Is told, once, that what it waits for has come, or will not. */
+/** Is told, once, that the index it waits for has come. Where that ends before its segment does, nobody else keeps it. */
 export interface IndexWaiter {
-  wake(): void;
+  onIndex(index: SegmentIndex): void;
 }
 
 export interface SegmentsOptions {
@@ -127,7 +127,7 @@ export class Segments {
     return index;
   }
 
-  /** Has the index of a sealed segment read, and wakes the waiter when it may ask again. */
+  /** Has the index of a sealed segment read, and wakes the waiter with it. */
   load(segment: IndexSummary, waiter: IndexWaiter): void {
     const { baseOffset } = segment;
     const waiters = this.#loading.get(baseOffset);
@@ -136,12 +136,13 @@ export class Segments {
       return;
     }
     this.#loading.set(baseOffset, new Set([waiter]));
-    // It does not fail: what cannot be read is scanned, and what cannot be scanned is said to be damaged.
+    // It does not fail: what cannot be read is scanned, and the index ends where that cannot be done.
     void this.#read(segment).then((index) => {
-      if (baseOffset >= this.startOffset) this.#keep(index);
+      // The next reader may find the rest of one that is too short.
+      if (baseOffset >= this.startOffset && index.endOffset === segment.endOffset) this.#keep(index);
       const woken = this.#loading.get(baseOffset) ?? [];
       this.#loading.delete(baseOffset);
-      for (const one of woken) one.wake();
+      for (const one of woken) one.onIndex(index);
     });
   }
 
@@ -174,9 +175,9 @@ export class Segments {
     }
   }
 
-  /** What the headers of the batches tell: where they are, and nothing of their topics. It ends where they do. */
+  /** What the headers of the batches tell: where they are, and nothing of their topics. It ends where they do, or where they cannot be read. */
   async #scan(segment: IndexSummary): Promise<SegmentIndex> {
-    const { reads } = this.#options;
+    const { reads, logger } = this.#options;
     const path = this.path(segment.baseOffset);
     const builder = new SegmentIndexBuilder(segment.baseOffset);
     let piece: Buffer = Buffer.alloc(0);
@@ -184,7 +185,18 @@ export class Segments {
     while (builder.storedBytes < segment.storedBytes) {
       const position = builder.storedBytes;
       if (position + BATCH_HEADER_BYTES > pieceAt + piece.length) {
-        piece = await reads.read(path, position, SCAN_BYTES).catch(() => Buffer.alloc(0));
+        try {
+          piece = await reads.read(path, position, SCAN_BYTES);
+        } catch (error) {
+          if (segment.baseOffset >= this.startOffset) {
+            logger.error('A segment of the log cannot be read.', {
+              file: path,
+              position,
+              error: error as Error,
+            });
+          }
+          break;
+        }
         pieceAt = position;
       }
       const header = decodeHeader(piece, position - pieceAt);

@@ -406,6 +406,105 @@ test('an index that was damaged at run time costs time and no records', async (c
   assert.equal(lines.filter(({ level }) => level === 'error').length, 1);
 });
 
+/** Opening one of these files for reading fails for a while. */
+function failReads(disk: SimulatedDisk, code: string, times: number, ...names: string[]): { failed: number } {
+  const open = disk.open.bind(disk);
+  const count = { failed: 0 };
+  disk.open = (path, mode) => {
+    if (mode !== 'read' || count.failed >= times || !names.some((name) => path.endsWith(name)))
+      return open(path, mode);
+    count.failed++;
+    throw Object.assign(new Error(`${code}: simulated`), { code });
+  };
+  return count;
+}
+
+for (const code of ['EMFILE', 'ENFILE']) {
+  test(`${code} for a while is waited for, be it for an index or for a segment`, async (context) => {
+    const { disk, lines, open } = simulate(context);
+    const first = await open({ segmentBytes: 20_000, compression: 'none' });
+    await fill(first, 1000, 10);
+    await first.close();
+    const log = await open({ segmentBytes: 20_000, compression: 'none' });
+    const count = failReads(disk, code, 3, '.index', '.log');
+    assert.deepEqual((await readAll(log)).offsets, range(0, 1000));
+    assert.equal(count.failed, 3);
+    assert.deepEqual(
+      lines.filter(({ level }) => level === 'error'),
+      [],
+    );
+  });
+
+  test(`${code} for a while is waited for where a segment is read in place of its index`, async (context) => {
+    const { disk, open } = simulate(context);
+    const first = await open({ segmentBytes: 20_000, compression: 'none' });
+    await fill(first, 1000, 10);
+    await first.close();
+    const log = await open({ segmentBytes: 20_000, compression: 'none' });
+    disk.remove(`/data/${fileName(0, 'index')}`);
+    const count = failReads(disk, code, 2, '.log');
+    assert.deepEqual((await readAll(log)).offsets, range(0, 1000));
+    assert.equal(count.failed, 2);
+  });
+}
+
+test('an index that cannot be read costs time and no records, and it is said why', async (context) => {
+  const { disk, lines, open } = simulate(context);
+  const first = await open({ segmentBytes: 20_000, compression: 'none' });
+  await fill(first, 1000, 10);
+  await first.close();
+  const log = await open({ segmentBytes: 20_000, compression: 'none' });
+  failReads(disk, 'EIO', 1, fileName(0, 'index'));
+  assert.deepEqual((await readAll(log)).offsets, range(0, 1000));
+  const errors = lines.filter(({ level }) => level === 'error');
+  assert.equal(errors.length, 1);
+  assert.equal(errors[0]!.fields?.file, `/data/${fileName(0, 'index')}`);
+  assert.match(String(errors[0]!.fields?.error), /EIO/);
+});
+
+test('a segment that cannot be read is told of, and whoever reads later finds all of it', async (context) => {
+  const { disk, lines, open } = simulate(context);
+  const options = { segmentBytes: 20_000, compression: 'none' as const };
+  const first = await open(options);
+  await fill(first, 1000, 10);
+  await first.close();
+  const damaged: [number, number][] = [];
+  const log = await open({ ...options, onDamaged: (from, to) => damaged.push([from, to]) });
+  const { endOffset } = log.segments.sealed[0]!;
+  const segment = fileName(0, 'log');
+  failReads(disk, 'EIO', 2, fileName(0, 'index'), segment);
+  for (const wants of [undefined, () => true]) {
+    assert.deepEqual((await readAll(log, 0, wants)).offsets, range(wants ? 0 : endOffset, 1000));
+  }
+  assert.deepEqual(damaged, [[0, endOffset]]);
+  const told = lines.find(({ message }) => message === 'A segment of the log cannot be read.');
+  assert.equal(told?.level, 'error');
+  assert.equal(told.fields?.file, `/data/${segment}`);
+  assert.match(String(told.fields?.error), /EIO/);
+});
+
+test('the end of a segment that lost its index and is damaged is passed over by each reader', async (context) => {
+  const { disk, open } = simulate(context);
+  const options = { segmentBytes: 20_000, compression: 'none' as const };
+  const first = await open(options);
+  await fill(first, 1000, 10);
+  await first.close();
+  const damaged: [number, number][] = [];
+  const log = await open({ ...options, onDamaged: (from, to) => damaged.push([from, to]) });
+  const { endOffset } = log.segments.sealed[0]!;
+  disk.spoil(`/data/${fileName(0, 'index')}`, 100);
+  disk.spoil(`/data/${fileName(0, 'log')}`, first.segments.index(0)!.position(2));
+  const rest = [...range(0, 20), ...range(endOffset, 1000)];
+  for (const wants of [undefined, () => true, undefined])
+    assert.deepEqual((await readAll(log, 0, wants)).offsets, rest);
+  assert.deepEqual(damaged, [
+    [20, endOffset],
+    [20, endOffset],
+    [20, endOffset],
+  ]);
+  assert.equal(await log.offsetAt(Number.MAX_SAFE_INTEGER), 1000);
+});
+
 // ---- retention -------------------------------------------------------------------------------------------------------------------------
 
 const SMALL = { segmentBytes: 2000, compression: 'none' as const, retentionBytes: 6000 };
