@@ -1,13 +1,7 @@
 // The main thread's side of the thread that writes: sends requests, hands out answers. Also a writer without a thread, for a disk that lives in
 // this one.
-import { fileURLToPath } from 'node:url';
-import {
-  MessageChannel,
-  type MessagePort,
-  receiveMessageOnPort,
-  Worker,
-  type WorkerOptions,
-} from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, type Worker } from 'node:worker_threads';
+import { startWorker } from '../core/worker.js';
 import type { Disk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
 import { STAGING_BYTES, stageBatches } from './staging.js';
@@ -27,19 +21,6 @@ export interface WriterLink {
   ended(): Promise<void>;
 }
 
-/**
- * Begins the worker. In tests this file is TypeScript, and so is the worker; it is then loaded by require, since the other loader of tsx, which
- * has a thread of its own for each thread that uses it, now and then never gets ready.
- */
-function startWorker(workerData: WorkerData): Worker {
-  const options: WorkerOptions = { name: 'gomq log', workerData, transferList: [workerData.port] };
-  if (!import.meta.url.endsWith('.ts'))
-    return new Worker(new URL('./writer-worker.js', import.meta.url), options);
-  const path = JSON.stringify(fileURLToPath(new URL('./writer-worker.ts', import.meta.url)));
-  const source = `const load = require('node:module').createRequire(${path}); load('tsx/cjs/api').register(); load(${path});`;
-  return new Worker(source, { ...options, eval: true, execArgv: [] });
-}
-
 export class WriterThread implements WriterLink {
   readonly #worker: Worker;
   readonly #port: MessagePort;
@@ -51,7 +32,11 @@ export class WriterThread implements WriterLink {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     const workerData: WorkerData = { settings, port: port2, signal: this.#signal, staging: this.#staging };
-    this.#worker = startWorker(workerData);
+    this.#worker = startWorker(new URL('./writer-worker.js', import.meta.url), {
+      name: 'gomq log',
+      workerData,
+      transferList: [workerData.port],
+    });
     let isClosed = false;
     const onAnswer = (answer: WriterAnswer): void => {
       isClosed ||= answer.kind === 'closed';

@@ -21,6 +21,8 @@ export interface Restored {
   readonly state: State;
   /** Everything below is applied. */
   readonly offset: number;
+  /** Where the newer snapshots end, which cannot be used. */
+  readonly unusable: readonly number[];
 }
 
 /**
@@ -36,6 +38,7 @@ export function restoreSnapshot(
   options: StateOptions,
   onWarning: (warning: string) => void,
 ): Restored {
+  const unusable: number[] = [];
   for (const { path, endOffset } of listSnapshots(disk, directory)) {
     if (endOffset > offsetMax) {
       onWarning(`${path} is of offset ${endOffset}, and the log ends at ${offsetMax}: it is left out`);
@@ -45,18 +48,19 @@ export function restoreSnapshot(
     try {
       // The whole file is checked before the first record comes out.
       readSnapshot(disk, path, zstd, (record) => applyRecord(state, record));
-      return { state, offset: endOffset };
+      return { state, offset: endOffset, unusable };
     } catch (error) {
       if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
       onWarning(error.message);
+      unusable.push(endOffset);
     }
   }
-  return { state: new State(options), offset: 0 };
+  return { state: new State(options), offset: 0, unusable };
 }
 
 /**
  * The state before `endOffset`, the end of a sealed segment, from files alone.
- * @returns with the time of the last batch, milliseconds since the Unix epoch
+ * @returns with the time of the last batch, milliseconds since the Unix epoch, and where snapshots end that cannot be used
  * @throws {GomqError} DATA_DAMAGED, DATA_UNREADABLE
  */
 export function restoreSealed(
@@ -65,9 +69,9 @@ export function restoreSealed(
   endOffset: number,
   zstd: Zstd,
   onWarning: (warning: string) => void,
-): { state: State; timestampMs: number } {
+): { state: State; timestampMs: number; unusable: readonly number[] } {
   const options = { internedTopics: INTERNED_TOPICS, mayRead: undefined };
-  const { state, offset } = restoreSnapshot(disk, directory, endOffset, zstd, options, onWarning);
+  const { state, offset, unusable } = restoreSnapshot(disk, directory, endOffset, zstd, options, onWarning);
   const segments = offsetsOf(disk.list(directory), 'log').filter((base) => base < endOffset);
   let timestampMs = 0;
   let reached = offset;
@@ -91,7 +95,7 @@ export function restoreSealed(
     const path = join(directory, fileName(segments.at(-1) ?? 0, 'log'));
     throw damageError(path, 0, `offsets ${reached} to ${endOffset - 1}`, 'they are missing');
   }
-  return { state, timestampMs };
+  return { state, timestampMs, unusable };
 }
 
 function applySegment(

@@ -1,24 +1,25 @@
 // Has snapshots made as the log grows, one at a time, each by a thread of its own; keeps two, so that a damaged one costs nothing.
-import { Worker } from 'node:worker_threads';
+// One that is known to be damaged is none of the two; its file goes when the next one is there.
+import type { Worker } from 'node:worker_threads';
 import type { Logger } from '../core/logger.js';
+import { startWorker } from '../core/worker.js';
 import { nodeDisk } from '../log/disk.js';
 import { listSnapshots } from '../log/snapshot-file.js';
 import type { SnapshotDone, SnapshotOrder } from './snapshot-worker.js';
 
 const KEPT = 2;
 
-/** Under tsx this file is TypeScript, and so is the worker; the loader has to be asked for, since not every Node hands it on. */
-const SUFFIX = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-
 export interface SnapshotMakerOptions {
   readonly directory: string;
   readonly isCompressed: boolean;
   readonly logger: Logger;
+  /** Where snapshots end that the start could not use. */
+  readonly unusable: readonly number[];
 }
 
 export class SnapshotMaker {
   readonly #options: SnapshotMakerOptions;
-  /** Of the snapshots that there are, newest first. */
+  /** Of the snapshots that there are and that nothing is known to be wrong with, newest first. */
   #offsets: number[];
   /** A snapshot as large as the last one is not worth making for less log than that. */
   #lastBytes = 0;
@@ -30,7 +31,10 @@ export class SnapshotMaker {
 
   constructor(options: SnapshotMakerOptions) {
     this.#options = options;
-    this.#offsets = listSnapshots(nodeDisk, options.directory).map(({ endOffset }) => endOffset);
+    const { directory, unusable } = options;
+    this.#offsets = listSnapshots(nodeDisk, directory)
+      .map(({ endOffset }) => endOffset)
+      .filter((endOffset) => !unusable.includes(endOffset));
   }
 
   /** The log from here on is needed to make the state anew, also if the newest snapshot turns out to be damaged. */
@@ -79,23 +83,22 @@ export class SnapshotMaker {
   async #make(endOffset: number): Promise<void> {
     const { directory, isCompressed, logger } = this.#options;
     const order: SnapshotOrder = { directory, endOffset, isCompressed };
-    const { bytes, warnings } = await this.#work(order);
+    const { bytes, unusable, warnings } = await this.#work(order);
     for (const warning of warnings) logger.warn(warning);
     logger.debug('made a snapshot', { endOffset, bytes });
     this.#lastBytes = bytes;
-    this.#offsets.unshift(endOffset);
+    const usable = this.#offsets.filter((old) => !unusable.includes(old));
+    this.#offsets = [endOffset, ...usable].slice(0, KEPT);
     for (const { path, endOffset: old } of listSnapshots(nodeDisk, directory)) {
-      if (!this.#offsets.slice(0, KEPT).includes(old)) nodeDisk.remove(path);
+      if (!this.#offsets.includes(old)) nodeDisk.remove(path);
     }
-    this.#offsets.length = Math.min(this.#offsets.length, KEPT);
   }
 
   #work(order: SnapshotOrder): Promise<SnapshotDone> {
     return new Promise((resolve, reject) => {
-      const worker = new Worker(new URL(`./snapshot-worker.${SUFFIX}`, import.meta.url), {
+      const worker = startWorker(new URL('./snapshot-worker.js', import.meta.url), {
         name: 'gomq snapshot',
         workerData: order,
-        ...(SUFFIX === 'ts' ? { execArgv: ['--import', 'tsx'] } : {}),
       });
       this.#worker = worker;
       worker.on('message', resolve);

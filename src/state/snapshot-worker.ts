@@ -3,7 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { nodeDisk } from '../log/disk.js';
 import { SnapshotWriter } from '../log/snapshot-file.js';
-import { loadZstd } from '../log/zstd.js';
+import { loadZstd, type Zstd } from '../log/zstd.js';
 import { restoreSealed } from './restore.js';
 import { writeSnapshot } from './snapshot.js';
 
@@ -17,26 +17,31 @@ export interface SnapshotOrder {
 export interface SnapshotDone {
   readonly endOffset: number;
   readonly bytes: number;
-  /** Older snapshots that could not be read. */
+  /** Where older snapshots end that could not be read. */
+  readonly unusable: readonly number[];
+  /** What is wrong with them. */
   readonly warnings: readonly string[];
 }
 
-const { directory, endOffset, isCompressed } = workerData as SnapshotOrder;
-const zstd = await loadZstd();
-const warnings: string[] = [];
-const { state, timestampMs } = restoreSealed(nodeDisk, directory, endOffset, zstd, (warning) =>
-  warnings.push(warning),
-);
-let bytes = 0;
-const writer = new SnapshotWriter(nodeDisk, directory, endOffset, isCompressed ? zstd : undefined);
-try {
-  writeSnapshot(state, timestampMs, (offset, record) => {
-    bytes += record.length;
-    writer.add(offset, record);
-  });
-  writer.commit(timestampMs);
-} catch (error) {
-  writer.abort();
-  throw error;
+function make({ directory, endOffset, isCompressed }: SnapshotOrder, zstd: Zstd): SnapshotDone {
+  const warnings: string[] = [];
+  const { state, timestampMs, unusable } = restoreSealed(nodeDisk, directory, endOffset, zstd, (warning) =>
+    warnings.push(warning),
+  );
+  let bytes = 0;
+  const writer = new SnapshotWriter(nodeDisk, directory, endOffset, isCompressed ? zstd : undefined);
+  try {
+    writeSnapshot(state, timestampMs, (offset, record) => {
+      bytes += record.length;
+      writer.add(offset, record);
+    });
+    writer.commit(timestampMs);
+  } catch (error) {
+    writer.abort();
+    throw error;
+  }
+  return { endOffset, bytes, unusable, warnings };
 }
-parentPort!.postMessage({ endOffset, bytes, warnings } satisfies SnapshotDone);
+
+// What is thrown ends the thread, and the main thread is told.
+void loadZstd().then((zstd) => parentPort!.postMessage(make(workerData as SnapshotOrder, zstd)));

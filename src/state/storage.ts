@@ -10,7 +10,7 @@ import type { RetentionEvents } from '../log/log.js';
 import { loadZstd } from '../log/zstd.js';
 import { topicNameIn } from '../session/message.js';
 import { applyRecord } from './apply.js';
-import { restoreSnapshot } from './restore.js';
+import { type Restored, restoreSnapshot } from './restore.js';
 import { SnapshotMaker } from './snapshot-maker.js';
 import type { State, StateOptions } from './state.js';
 
@@ -84,14 +84,15 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       neededFrom: (before) => (retention === undefined ? 0 : retention.neededFrom(before)),
       onLost: (from, to) => retention?.onLost(from, to),
     });
+    const { state, unusable } = await restoreState(log, path, options);
     const made = new SnapshotMaker({
       directory: path,
       isCompressed: config.log.compression === 'zstd',
       logger,
+      unusable,
     });
     maker = made;
     log.onSeal((endOffset) => made.onSeal(endOffset, config.log.segmentBytes));
-    const state = await restoreState(log, path, options);
     return new Storage(
       log,
       state,
@@ -108,12 +109,13 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   }
 }
 
-async function restoreState(log: DiskLog, path: string, options: StorageOptions): Promise<State> {
+async function restoreState(log: DiskLog, path: string, options: StorageOptions): Promise<Restored> {
   const { logger, clock } = options;
   const zstd = await loadZstd();
-  const { state, offset } = restoreSnapshot(nodeDisk, path, log.endOffset, zstd, options.state, (warning) =>
+  const restored = restoreSnapshot(nodeDisk, path, log.endOffset, zstd, options.state, (warning) =>
     logger.warn(warning),
   );
+  const { state, offset } = restored;
   if (offset < log.startOffset) {
     throw new GomqError(
       'DATA_DAMAGED',
@@ -143,5 +145,5 @@ async function restoreState(log: DiskLog, path: string, options: StorageOptions)
     retained: state.retained.size,
     tookMs,
   });
-  return state;
+  return restored;
 }
