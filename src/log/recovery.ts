@@ -233,20 +233,21 @@ class Recovery {
     return this.rebuild(baseOffset).build();
   }
 
+  /** An index that cannot be read is as good as damaged: all that is in it is in the segment too. */
   #readSummary(path: string): IndexSummary | { damage: string } {
-    let file: DiskFile;
+    let file: DiskFile | undefined;
     try {
       file = this.#disk.open(path, 'read');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      return { damage: 'it is missing' };
-    }
-    try {
       const header = Buffer.alloc(INDEX_HEADER_BYTES);
       const length = file.read(header, 0);
       return decodeIndexSummary(header.subarray(0, length), file.bytes);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      // What has no code is a defect and not an answer of the operating system.
+      if (code === undefined) throw error;
+      return { damage: code === 'ENOENT' ? 'it is missing' : `it cannot be read: ${message}` };
     } finally {
-      file.close();
+      file?.close();
     }
   }
 

@@ -1,5 +1,5 @@
-// From files to state: the newest snapshot that is whole, and the records of the log after it. A damaged snapshot gives way to the one before it; a
-// damaged log does not.
+// From files to state: the newest snapshot that is whole, and the records of the log after it. A snapshot that is damaged or cannot be read gives
+// way to the one before it; a log does not.
 import { join } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import { decodePayload, prefixBytes, recordPositions } from '../log/batch-codec.js';
@@ -27,8 +27,7 @@ export interface Restored {
 
 /**
  * The newest whole snapshot that ends at or before `offsetMax`, or an empty state at offset 0.
- * @param onWarning told of each snapshot that is damaged
- * @throws {GomqError} DATA_UNREADABLE
+ * @param onWarning told of each snapshot that is damaged or cannot be read
  */
 export function restoreSnapshot(
   disk: Disk,
@@ -50,8 +49,10 @@ export function restoreSnapshot(
       readSnapshot(disk, path, zstd, (record) => applyRecord(state, record));
       return { state, offset: endOffset, unusable };
     } catch (error) {
-      if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
-      onWarning(error.message);
+      const isOfFile =
+        error instanceof GomqError && (error.code === 'DATA_DAMAGED' || error.code === 'DATA_UNREADABLE');
+      if (!isOfFile) throw error;
+      onWarning(`${error.message}; an older snapshot or the log itself is used instead`);
       unusable.push(endOffset);
     }
   }

@@ -119,7 +119,7 @@ async function restoreState(log: DiskLog, path: string, options: StorageOptions)
   if (offset < log.startOffset) {
     throw new GomqError(
       'DATA_DAMAGED',
-      `${path}: no whole snapshot of offset ${log.startOffset} or later is left, and the log begins there: the state before it is lost`,
+      `${path}: no snapshot of offset ${log.startOffset} or later can be used, and the log begins there: without one the state before it is lost`,
       { hint: `\`gomq log verify ${path}\` shows what is damaged; bring the files back from a copy.` },
     );
   }

@@ -8,6 +8,7 @@ import type { LogFields, Logger } from '../../src/core/logger.js';
 import { silentLogger } from '../../src/core/logger.js';
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import { BatchFlag } from '../../src/log/batch-format.js';
+import { type Disk, nodeDisk } from '../../src/log/disk.js';
 import { fileName } from '../../src/log/file-names.js';
 import { loadZstd } from '../../src/log/zstd.js';
 
@@ -63,6 +64,30 @@ export function makeDirectory(files: Record<string, Uint8Array> = {}): string {
   mkdirSync(directory);
   for (const [name, bytes] of Object.entries(files)) writeFileSync(join(directory, name), bytes);
   return directory;
+}
+
+/** The disk of the operating system, which has lost one file: it is there, and opening or reading it fails with EIO. */
+export function failingReads(failing: string, operation: 'open' | 'read'): Disk {
+  const fail = (): never => {
+    throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' });
+  };
+  return {
+    ...nodeDisk,
+    open: (path, mode) => {
+      const isFailing = path === failing && mode !== 'create';
+      if (isFailing && operation === 'open') fail();
+      const file = nodeDisk.open(path, mode);
+      if (!isFailing) return file;
+      return {
+        bytes: file.bytes,
+        write: (buffer, position) => file.write(buffer, position),
+        read: fail,
+        sync: () => file.sync(),
+        truncate: (bytes) => file.truncate(bytes),
+        close: () => file.close(),
+      };
+    },
+  };
 }
 
 export const logName = (offset: number): string => fileName(offset, 'log');

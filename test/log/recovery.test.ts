@@ -23,6 +23,7 @@ import { walkSegment } from '../../src/log/segment-walk.js';
 import {
   type BatchOptions,
   batchOf,
+  failingReads,
   type LoggedLine,
   logName,
   makeDirectory,
@@ -215,6 +216,30 @@ describe('recovery', () => {
       assert.equal(log.segments[0]!.endOffset, 10);
       assert.deepEqual([lines.length, lines[0]!.level], [1, 'warn']);
       assert.deepEqual(readFileSync(path), good);
+    }
+  });
+
+  it('makes an index again that cannot be opened or read, and says what the operating system answered', () => {
+    for (const operation of ['open', 'read'] as const) {
+      const directory = makeLog(2);
+      const path = join(directory, fileName(0, 'index'));
+      const before = readFileSync(path);
+      const { log, lines } = recover(directory, undefined, failingReads(path, operation));
+      assert.deepEqual([log.segments[0]!.endOffset, log.endOffset], [10, 20]);
+      assert.deepEqual(
+        lines.map(({ level, fields }) => [level, fields.file, fields.damage]),
+        [['warn', path, 'it cannot be read: EIO: i/o error']],
+      );
+      assert.deepEqual(readFileSync(path), before);
+    }
+  });
+
+  it('does not go on where a segment cannot be read', () => {
+    const directory = makeLog(2);
+    for (const base of [0, 10]) {
+      rmSync(join(directory, fileName(0, 'index')), { force: true });
+      const disk = failingReads(join(directory, logName(base)), 'read');
+      assert.throws(() => recover(directory, undefined, disk), { code: 'DATA_UNREADABLE' });
     }
   });
 
