@@ -96,7 +96,16 @@ class Verification {
         this.#damage(fileName(base, 'index'), 0, 'its segment is missing', base);
       }
     }
-    for (const end of snapshots) this.#snapshot(end, endOffset);
+    const base = bases[0] ?? 0;
+    let isStateThere = base === 0;
+    for (const end of snapshots) {
+      const isUsable = this.#snapshot(end, endOffset);
+      isStateThere ||= isUsable && end >= base;
+    }
+    if (!isStateThere) {
+      const what = `the log begins here, and no snapshot of offset ${base} or later can be used: the state before it is lost`;
+      this.#damage(fileName(base, 'log'), 0, what, 0, base - 1);
+    }
     return this.#report;
   }
 
@@ -191,12 +200,13 @@ class Verification {
     return madeIds.every((id) => names.has(made.dictionary[id]));
   }
 
-  #snapshot(end: number, endOffset: number): void {
+  /** Whether a start can use it. One that has gone meanwhile gave way to newer ones, so what it was for is there. */
+  #snapshot(end: number, endOffset: number): boolean {
     const name = fileName(end, 'snapshot');
     const { disk, zstd, onProgress } = this.#options;
     const report = this.#report;
     const bytes = this.#withFile(name, (file) => file.bytes);
-    if (bytes === undefined) return;
+    if (bytes === undefined) return true;
     const doneBefore = report.bytes;
     const result = verifySnapshot(disk, join(this.#directory, name), zstd, ({ recordCount }, position) => {
       report.batches++;
@@ -207,6 +217,8 @@ class Verification {
     report.bytes = doneBefore + bytes;
     if ('damage' in result) this.#damage(name, result.position, result.damage);
     else if (end > endOffset) this.#damage(name, 0, `the log ends before offset ${endOffset} already`);
+    else return true;
+    return false;
   }
 
   /** Undefined where the file has gone since the directory was listed: retention and new snapshots remove what is old. */

@@ -319,6 +319,39 @@ describe('gomq log verify', () => {
     );
   });
 
+  it('finds a log that does not begin at 0 where no snapshot has the state before it', async () => {
+    const directory = makeData();
+    for (const name of [logName(0), fileName(0, 'index'), fileName(10, 'index')])
+      rmSync(join(directory, name));
+    rebuildIndex(nodeDisk, directory, 10, zstd, { logger: rememberingLogger(), topicOf });
+    assert.deepEqual(findings(directory), [], 'a snapshot up to 20 is there');
+    const lost = {
+      kind: 'damage',
+      file: logName(10),
+      position: 0,
+      what: 'the log begins here, and no snapshot of offset 10 or later can be used: the state before it is lost',
+      fromOffset: 0,
+      toOffset: 9,
+    };
+    const snapshot = join(directory, fileName(20, 'snapshot'));
+    flip(snapshot, 20);
+    assert.deepEqual(findings(directory).slice(1), [lost]);
+    const names = nodeDisk.list(directory);
+    rmSync(snapshot);
+    assert.deepEqual(findings(directory), [lost]);
+    const { exitCode, lines } = await gomq('log', 'verify', directory);
+    assert.equal(exitCode, 1);
+    assert.equal(
+      lines[0],
+      `${join(directory, logName(10))}: damaged at position 0, offsets 0 to 9: ${lost.what}`,
+    );
+    assert.deepEqual(findings(directory, { ...nodeDisk, list: () => names }), [], 'it has just gone');
+    new SnapshotWriter(nodeDisk, directory, 9, zstd).commit(5);
+    assert.deepEqual(findings(directory), [lost], 'a snapshot up to 9 is too early');
+    new SnapshotWriter(nodeDisk, directory, 10, zstd).commit(5);
+    assert.deepEqual(findings(directory), []);
+  });
+
   it('finds an index that is of something else or wrong about a batch, and notes one that is missing', () => {
     const directory = makeData();
     const path = join(directory, fileName(10, 'index'));
