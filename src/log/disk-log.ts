@@ -414,7 +414,7 @@ export class DiskLog implements Log, ReadableLog {
 
   #warnFull(): void {
     const { directory, reserveBytes, logger } = this.#options;
-    logger.warn('There is hardly room on the disk: new messages are refused until there is.', {
+    logger.error('There is hardly room on the disk: new messages are refused until there is.', {
       directory: directory.path,
       reserveBytes,
     });

@@ -688,7 +688,7 @@ test('a full disk is told of, and that it has room again', async (context) => {
   while (log.isFull) await new Promise((resolve) => setTimeout(resolve, 50));
   assert.ok(simulated.disk.list('/data').includes('reserve'));
   const said = simulated.lines.filter(({ message }) => message.includes('room')).map(({ level }) => level);
-  assert.deepEqual(said, ['warn', 'info']);
+  assert.deepEqual(said, ['error', 'info']);
 });
 
 test('a disk with no room for the reserve is full from the start', async (context) => {
@@ -696,7 +696,7 @@ test('a disk with no room for the reserve is full from the start', async (contex
   simulated.disk.capacityBytes = 10_000;
   const log = await simulated.open({ reserveBytes: 20_000 });
   assert.equal(log.isFull, true);
-  assert.equal(simulated.lines.filter(({ level }) => level === 'warn').length, 1);
+  assert.equal(simulated.lines.filter(({ level }) => level === 'error').length, 1);
   await fill(log, 3, 1);
 });
 
