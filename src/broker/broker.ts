@@ -392,7 +392,7 @@ export class Broker {
 
   /**
    * Publishes for somebody who is not an MQTT client; resolves once it is committed (QoS 0: handed to the subscribers).
-   * @throws {GomqError} REFUSED for an invalid or reserved topic name
+   * @throws {GomqError} REFUSED for an invalid or reserved topic name, and beyond the limits of what is retained; DISK_FULL
    */
   async publish(outside: OutsideMessage): Promise<void> {
     const why =
@@ -408,8 +408,7 @@ export class Broker {
     message.isBufferStable = true;
     message.payloadEnd = outside.payload.length;
     const refusal = outside.qos > 0 || outside.retain ? this.keepRefusal(message) : undefined;
-    if (refusal !== undefined)
-      throw new GomqError('REFUSED', refusal, { reasonCode: ReasonCode.QuotaExceeded });
+    if (refusal !== undefined) throw refusal;
     this.#publish(message);
     if (outside.qos === 0 && !outside.retain) return;
     await new Promise<void>((resolve) => {
@@ -418,9 +417,13 @@ export class Broker {
   }
 
   /** Why a message cannot go into the log, or undefined when it can. */
-  keepRefusal(message: Message): string | undefined {
-    if (this.log.isFull && !(message.isRetained && message.payloadBytes === 0)) return 'the disk is full';
-    return message.isRetained ? this.retainedRefusal(message) : undefined;
+  keepRefusal(message: Message): GomqError | undefined {
+    const reasonCode = ReasonCode.QuotaExceeded;
+    if (this.log.isFull && !(message.isRetained && message.payloadBytes === 0)) {
+      return new GomqError('DISK_FULL', 'the disk is full', { reasonCode, retriable: true });
+    }
+    const why = message.isRetained ? this.retainedRefusal(message) : undefined;
+    return why === undefined ? undefined : new GomqError('REFUSED', why, { reasonCode });
   }
 
   /**

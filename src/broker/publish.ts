@@ -247,7 +247,7 @@ function keep(connection: Connection, topic: Topic<Route>): void {
   const { broker } = connection;
   const session = connection.session!;
   const refusal = broker.keepRefusal(message);
-  if (refusal !== undefined) throw new Refusal(ReasonCode.QuotaExceeded, refusal);
+  if (refusal !== undefined) throw new Refusal(ReasonCode.QuotaExceeded, refusal.message);
   connection.countUncommitted(broker.append(message));
   if (frame.qos === 0) return;
   if (frame.qos === 2) session.received.add(frame.packetId);

@@ -47,6 +47,10 @@ export const ERRORS = {
       'The disk refused a write or could not keep what was written. gomq ends, since it can no longer promise anything.',
     hint: 'Look into the state of the disk before starting again; nothing that was acknowledged is lost with the process.',
   },
+  DISK_FULL: {
+    meaning: 'There is hardly room left on the disk, so that nothing new is kept.',
+    hint: 'Make room on the disk of the data directory, then try again: gomq notices by itself.',
+  },
   INTERNAL: {
     meaning: 'A defect in gomq: something that cannot happen did.',
     hint: 'Report it with the log lines before it.',
