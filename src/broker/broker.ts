@@ -419,11 +419,16 @@ export class Broker {
   /** Why a message cannot go into the log, or undefined when it can. */
   keepRefusal(message: Message): GomqError | undefined {
     const reasonCode = ReasonCode.QuotaExceeded;
-    if (this.log.isFull && !(message.isRetained && message.payloadBytes === 0)) {
+    if (this.log.isFull && !this.#clearsRetained(message)) {
       return new GomqError('DISK_FULL', 'the disk is full', { reasonCode, retriable: true });
     }
     const why = message.isRetained ? this.retainedRefusal(message) : undefined;
     return why === undefined ? undefined : new GomqError('REFUSED', why, { reasonCode });
+  }
+
+  /** It lets go of another message. */
+  #clearsRetained({ isRetained, payloadBytes, topic }: Message): boolean {
+    return isRetained && payloadBytes === 0 && this.state.retained.get(topic.levels) !== undefined;
   }
 
   /**

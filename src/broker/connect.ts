@@ -1,6 +1,7 @@
 // CONNECT: who is it, may they, and which session is theirs.
 import { v7 as uuidv7 } from 'uuid';
 import { assert } from '../core/assert.js';
+import type { Log } from '../log/log.js';
 import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/connect.js';
 import { encodeConnack } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
@@ -142,6 +143,12 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     no(ReasonCode.PacketTooLarge, `Maximum Packet Size ${packet.maximumPacketBytes} has no room for CONNACK`);
     return;
   }
+  const isRecorded = expirySeconds > 0 || will !== undefined;
+  const full = fullRefusal(broker.log, sessionPresent, isRecorded);
+  if (full !== undefined) {
+    no(ReasonCode.QuotaExceeded, full);
+    return;
+  }
 
   const logEndBefore = broker.log.endOffset;
   // [MQTT-3.1.4-3] One live connection per client id.
@@ -161,7 +168,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
       no(ReasonCode.QuotaExceeded, `there are ${limits.sessions} sessions already`);
       return;
     }
-    session = broker.createSession(clientId, expirySeconds > 0 || will !== undefined);
+    session = broker.createSession(clientId, isRecorded);
     session.userName = result.userName;
   }
   broker.setUser(session, result.userName);
@@ -190,6 +197,21 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
   const { outbox } = connection;
   outbox.hold();
   broker.whenCommitted(logEnd, () => outbox.letGo());
+}
+
+/**
+ * Why the log has no room for what it would have to record, or undefined when it has. A session that is there may come back on a full disk, since
+ * the records that it has not read cannot go before; that costs a few small records, so that it has an end as well.
+ */
+function fullRefusal(
+  { isFull, isReserveSpent }: Log,
+  sessionPresent: boolean,
+  isRecorded: boolean,
+): string | undefined {
+  if (sessionPresent) {
+    return isReserveSpent ? 'the disk is full: no session can come back until there is room' : undefined;
+  }
+  return isFull && isRecorded ? 'the disk is full: no new session and no will can be kept' : undefined;
 }
 
 /** Only a 5.0 client can be told another keep alive than its own. */

@@ -168,6 +168,10 @@ function decide(
       why: `the session has ${limits.subscriptionsPerSession} subscriptions already`,
     };
   }
+  // What the session has already may be asked for again, as those do who come back.
+  if (session.isRecorded && (isNew ? broker.log.isFull : broker.log.isReserveSpent)) {
+    return { reasonCode: ReasonCode.QuotaExceeded, why: 'the disk is full' };
+  }
   const qos = lowerQos(request.qos, mqtt.maximumQos as QoS);
   const { filter: text, noLocal, retainAsPublished, retainHandling } = request;
   // [MQTT-3.3.1-9] to [MQTT-3.3.1-11] v5; never for a shared subscription (section 4.8.2).

@@ -256,7 +256,7 @@ export const configSchema = z.strictObject({
       MEBIBYTE,
       GIBIBYTE,
       16 * MEBIBYTE,
-      'Disk space kept free: when only this much is left, new messages are refused with 0x97 and everything else goes on.',
+      'Disk space kept free: when only this much is left, new messages, sessions and subscriptions are refused with 0x97 and everything else goes on.',
     ),
     uncommittedBytes: integer(
       65_536,

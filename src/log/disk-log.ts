@@ -16,7 +16,7 @@ import { type Disk, nodeDisk } from './disk.js';
 import { DiskLogReader, type ReadableLog } from './disk-log-reader.js';
 import type { Log, LogReader, RecordSlice, RetentionEvents } from './log.js';
 import { type LogReads, nodeReads, patientReads, readsOf } from './log-reads.js';
-import type { WriterAnswer, WriterSettings } from './log-writer.js';
+import type { Space, WriterAnswer, WriterSettings } from './log-writer.js';
 import { PageReads } from './page-reads.js';
 import { RecordRun } from './record-run.js';
 import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
@@ -116,7 +116,7 @@ export class DiskLog implements Log, ReadableLog {
 
   #highWatermark: number;
   #uncommittedBytes = 0;
-  #isFull = false;
+  #space: Space = { isFull: false, isReserveSpent: false };
   #failure: GomqError | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #isClosed = false;
@@ -126,6 +126,8 @@ export class DiskLog implements Log, ReadableLog {
   #sealListener: (endOffset: number) => void = () => undefined;
   /** Somebody could not say at once whether the oldest segment is needed. */
   #isRetentionOpen = false;
+  /** The disk is full: the oldest segment is to go if nobody needs it, however little there is. */
+  #wantsRoom = false;
   readonly #upkeepTimer: NodeJS.Timeout;
   readonly #slice: RecordSlice;
 
@@ -178,7 +180,7 @@ export class DiskLog implements Log, ReadableLog {
       disk === undefined
         ? new WriterThread(settings, events)
         : new InlineWriter(settings, disk, zstd, events);
-    this.#upkeepTimer = setInterval(() => this.#retain(), UPKEEP_MS);
+    this.#upkeepTimer = setInterval(() => this.#upkeep(), UPKEEP_MS);
     this.#upkeepTimer.unref();
   }
 
@@ -209,7 +211,11 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   get isFull(): boolean {
-    return this.#isFull;
+    return this.#space.isFull;
+  }
+
+  get isReserveSpent(): boolean {
+    return this.#space.isReserveSpent;
   }
 
   // ---- writing ----------------------------------------------------------------------------------------------------------------------
@@ -332,8 +338,7 @@ export class DiskLog implements Log, ReadableLog {
     switch (answer.kind) {
       case 'ready':
         this.#hasStarted = true;
-        this.#isFull = answer.isFull;
-        if (answer.isFull) this.#warnFull();
+        this.#onSpace(answer);
         this.#resolveStart();
         this.#handOver();
         break;
@@ -344,9 +349,7 @@ export class DiskLog implements Log, ReadableLog {
         this.#onIndexed(answer.baseOffset);
         break;
       case 'space':
-        this.#isFull = answer.isFull;
-        if (answer.isFull) this.#warnFull();
-        else this.#options.logger.info('There is room on the disk again: messages are taken.');
+        this.#onSpace(answer);
         break;
       case 'failed':
         this.#fail(answer);
@@ -412,12 +415,26 @@ export class DiskLog implements Log, ReadableLog {
     this.#retain();
   }
 
-  #warnFull(): void {
+  #onSpace(space: Space): void {
     const { directory, reserveBytes, logger } = this.#options;
-    logger.error('There is hardly room on the disk: new messages are refused until there is.', {
-      directory: directory.path,
-      reserveBytes,
-    });
+    const before = this.#space;
+    this.#space = space;
+    const fields = { directory: directory.path, reserveBytes };
+    if (space.isFull && !before.isFull) {
+      logger.error(
+        'There is hardly room on the disk: new messages, sessions and subscriptions are refused until there is.',
+        fields,
+      );
+    }
+    if (space.isReserveSpent && !before.isReserveSpent) {
+      logger.error(
+        'The reserve on the disk is nearly spent: sessions that come back are refused as well.',
+        fields,
+      );
+    }
+    if (!space.isFull && before.isFull) {
+      logger.info('There is room on the disk again: messages, sessions and subscriptions are taken.');
+    }
   }
 
   #fail({ message, suspect }: Extract<WriterAnswer, { kind: 'failed' }>): void {
@@ -445,10 +462,19 @@ export class DiskLog implements Log, ReadableLog {
 
   // ---- retention --------------------------------------------------------------------------------------------------------------------
 
+  /** On a full disk one segment more goes each time: by the next time the writer has told whether that was enough. */
+  #upkeep(): void {
+    this.#wantsRoom = this.isFull;
+    this.#retain();
+  }
+
   #retain(): void {
     this.#isRetentionOpen = false;
     const removed: number[] = [];
-    while (this.#mayDropOldest()) removed.push(this.segments.dropOldest().baseOffset);
+    while (this.#mayDropOldest()) {
+      removed.push(this.segments.dropOldest().baseOffset);
+      this.#wantsRoom = false;
+    }
     if (removed.length > 0) this.#writer.send({ kind: 'remove', baseOffsets: removed });
   }
 
@@ -460,7 +486,7 @@ export class DiskLog implements Log, ReadableLog {
       this.#options;
     const { sealedBytes } = this.segments;
     const isOld = retentionHours > 0 && oldest.lastTimestampMs < clock.wallMs() - retentionHours * HOUR_MS;
-    if (sealedBytes <= retentionBytes && !isOld) return false;
+    if (sealedBytes <= retentionBytes && !isOld && !this.#wantsRoom) return false;
     if (oldest.endOffset > snapshotFloor()) return false;
     const answer = neededFrom(oldest.endOffset);
     this.#isRetentionOpen = answer === undefined;

@@ -36,16 +36,22 @@ export type WriterRequest =
   | { readonly kind: 'remove'; readonly baseOffsets: readonly number[] }
   | { readonly kind: 'close' };
 
+/** How much room there is: see DiskSpace. */
+export interface Space {
+  readonly isFull: boolean;
+  readonly isReserveSpent: boolean;
+}
+
 export type WriterAnswer =
   /** It has begun. */
-  | { readonly kind: 'ready'; readonly isFull: boolean }
+  | ({ readonly kind: 'ready' } & Space)
   /** All batches of a request are kept. */
   | { readonly kind: 'written'; readonly kept: readonly KeptBatch[] }
   /** The segment has its index on disk, or will get it at the next start where there was no room. */
   | { readonly kind: 'indexed'; readonly baseOffset: number }
   | { readonly kind: 'removed'; readonly baseOffsets: readonly number[] }
   /** Whether there is room has changed. */
-  | { readonly kind: 'space'; readonly isFull: boolean }
+  | ({ readonly kind: 'space' } & Space)
   | {
       readonly kind: 'failed';
       readonly message: string;
@@ -54,6 +60,10 @@ export type WriterAnswer =
     }
   | { readonly kind: 'closed' };
 
+function spaceOf({ isFull, isReserveSpent }: DiskSpace): Space {
+  return { isFull, isReserveSpent };
+}
+
 export class LogWriter {
   readonly #settings: WriterSettings;
   readonly #disk: Disk;
@@ -61,7 +71,8 @@ export class LogWriter {
   readonly #now: () => number;
   readonly #space: DiskSpace;
   readonly #segment: SegmentWriter;
-  #wasFull: boolean;
+  /** What was told last. */
+  #told: Space;
   #hasFailed = false;
   /** When to look again, on the clock of `now`. */
   #spaceCheckMs: number;
@@ -94,9 +105,9 @@ export class LogWriter {
       space: this.#space,
       active,
     });
-    this.#wasFull = this.#space.isFull;
+    this.#told = spaceOf(this.#space);
     this.#spaceCheckMs = now() + SPACE_CHECK_MS;
-    answer({ kind: 'ready', isFull: this.#wasFull });
+    answer({ kind: 'ready', ...this.#told });
   }
 
   handle(request: WriterRequest): void {
@@ -124,6 +135,8 @@ export class LogWriter {
     if (request.kind === 'write') {
       const kept = this.#segment.write(request.batches);
       if (this.#segment.isDirty) this.#dirtySinceMs ??= this.#now();
+      // The reserve may be small, and a second long.
+      if (this.#space.isFull) this.#space.checkReserve();
       this.#tellSpace();
       this.#answer({ kind: 'written', kept });
       // Under load there is no rest.
@@ -133,6 +146,8 @@ export class LogWriter {
       this.#answer({ kind: 'indexed', baseOffset: request.baseOffset });
     } else {
       this.#remove(request.baseOffsets);
+      this.#space.check();
+      this.#tellSpace();
       this.#answer({ kind: 'removed', baseOffsets: request.baseOffsets });
     }
   }
@@ -150,9 +165,10 @@ export class LogWriter {
   }
 
   #tellSpace(): void {
-    if (this.#space.isFull === this.#wasFull) return;
-    this.#wasFull = this.#space.isFull;
-    this.#answer({ kind: 'space', isFull: this.#wasFull });
+    const { isFull, isReserveSpent } = this.#space;
+    if (isFull === this.#told.isFull && isReserveSpent === this.#told.isReserveSpent) return;
+    this.#told = spaceOf(this.#space);
+    this.#answer({ kind: 'space', ...this.#told });
   }
 
   /** An index is made again at the next start if need be, so the reserve is not for it. */

@@ -51,6 +51,8 @@ export interface Log {
   readonly storedBytes: number;
   /** There is hardly room for more: new messages must be refused, and only what lets go of others is appended. */
   readonly isFull: boolean;
+  /** It is full, and so little is left for what lets go of others that who is not connected must wait. */
+  readonly isReserveSpent: boolean;
 
   /**
    * Makes room for one record of `length` bytes about `topicName` and gives it the next offset. The caller writes all its bytes at once,

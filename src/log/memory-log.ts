@@ -108,6 +108,10 @@ export class MemoryLog implements Log {
     return false;
   }
 
+  get isReserveSpent(): boolean {
+    return false;
+  }
+
   get storedBytes(): number {
     return this.#sealedBytes + this.#segments.at(-1)!.usedBytes;
   }

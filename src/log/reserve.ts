@@ -1,6 +1,7 @@
 // How much room the file system has left, and the reserve: a file of zeros that is removed when a write finds no room, so that what lets go
-// of records (acknowledgements, ends of sessions) can still be written while new messages are refused. Rule: the log is full from the moment
-// hardly anything is left until there is room for the reserve and as much again.
+// of records (acknowledgements, ends of sessions) can still be written while new messages are refused. Rules: the log is full from the moment
+// hardly anything is left until there is room for the reserve and as much again. The reserve counts as spent once less than a quarter of it is
+// left, until it is half of it again: that quarter is for the sessions that are connected, and for their ends.
 import { join } from 'node:path';
 import type { Disk } from './disk.js';
 
@@ -18,6 +19,7 @@ export class DiskSpace {
   readonly #path: string;
   #hasReserve: boolean;
   #isFull = false;
+  #isReserveSpent = false;
 
   constructor(options: DiskSpaceOptions) {
     this.#options = options;
@@ -31,12 +33,25 @@ export class DiskSpace {
     return this.#isFull;
   }
 
+  /** The log is full, and hardly anything is left of the reserve. */
+  get isReserveSpent(): boolean {
+    return this.#isReserveSpent;
+  }
+
   /** Looks again at how much room there is, and makes the reserve when there is enough for it. */
   check(): void {
     const { disk, directory, reserveBytes } = this.#options;
     const free = disk.freeBytes(directory);
     if (this.#hasReserve) this.#isFull = free < (this.#isFull ? 2 * reserveBytes : reserveBytes);
     else this.#isFull = free < 2 * reserveBytes || !this.#makeReserve();
+    this.checkReserve();
+  }
+
+  /** Looks again at what is left of the reserve, and at nothing else: cheap enough to be done at each write. */
+  checkReserve(): void {
+    const { disk, directory, reserveBytes } = this.#options;
+    const leftMin = this.#isReserveSpent ? reserveBytes / 2 : reserveBytes / 4;
+    this.#isReserveSpent = this.#isFull && !this.#hasReserve && disk.freeBytes(directory) < leftMin;
   }
 
   /** A write found no room. Answers whether letting go of the reserve made some. */

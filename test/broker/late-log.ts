@@ -54,6 +54,7 @@ export class LateLog implements Log {
   uncommittedBytes = 0;
   storedBytes = 0;
   isFull = false;
+  isReserveSpent = false;
   /** Records below may become committed. */
   #flushed = 0;
   /** The newest batch starts here. */

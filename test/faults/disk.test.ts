@@ -147,6 +147,7 @@ describe('a log on a file system that is too small', { skip: mountSkip() }, () =
       reserveBytes: MEBIBYTE,
       segmentBytes: MEBIBYTE,
       logger: listeningLogger(lines),
+      neededFrom: () => 0,
       onFailure: (error) => failures.push(error.message),
     };
     try {

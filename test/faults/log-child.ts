@@ -24,6 +24,8 @@ const options = JSON.parse(json) as Partial<DiskLogOptions>;
 const directory = openDataDirectory(path, { nodeId: 'gomq' });
 const log = await openDiskLog({
   ...logOptions(directory, undefined, options),
+  // Where retention is not what is tested, nothing is to go, on a full disk either.
+  ...(options.retentionBytes === undefined ? { neededFrom: () => 0 } : {}),
   logger,
   onFailure(error) {
     say(`failed ${error.message}`);

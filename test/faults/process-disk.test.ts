@@ -16,6 +16,8 @@ import { mountSkip, mountSmall, straceSkip, Tracing } from './failing-disks.js';
 const MEBIBYTE = 1024 * 1024;
 const EXIT_DISK_FAILED = 74;
 const QUOTA_EXCEEDED = 0x97;
+/** Of CONNACK in 3.1.1. */
+const SERVER_UNAVAILABLE = 3;
 const DAY_SECONDS = 86_400;
 /** CONNACK, PUBREC or PUBCOMP on its way to a client, as strace shows it. */
 const PROMISE = / (?:write|writev)\(\d\d+<socket:.*"(?: |P|p)/;
@@ -141,7 +143,7 @@ describe('a file system without room', { skip: mountSkip() }, () => {
 
       const acknowledged = await fill(publisher);
       assert.ok(acknowledged.length > 10, `${acknowledged.length} messages were acknowledged`);
-      assert.match(broker.stderr, /hardly room on the disk/);
+      await broker.said(/hardly room on the disk/);
 
       // QoS 2 is refused like QoS 1, and so is what would be retained; an older client has no reason codes.
       publisher.sendPublish('backlog/2', 'no', { qos: 2 });
@@ -152,7 +154,23 @@ describe('a file system without room', { skip: mountSkip() }, () => {
       old.sendPublish('backlog/3', 'no', { qos: 1 });
       await old.expectClosed();
 
-      // Whoever comes back gets the backlog, may acknowledge it, subscribe and unsubscribe; QoS 0 goes on; what is retained can be taken away.
+      // A session or a subscription that would have to be kept is refused, and a will; who leaves nothing behind may connect.
+      for (const [version, code] of [
+        [5, QUOTA_EXCEEDED],
+        [4, SERVER_UNAVAILABLE],
+      ] as const) {
+        const will = { topic: 'will', payload: Buffer.from('x'), qos: 0, retain: false } as const;
+        for (const kept of [{ ...durable, clientId: 'new', clean: false }, { will }]) {
+          const refused = await RawClient.connect(port);
+          const connack = await refused.mqttConnect({ ...kept, version });
+          assert.equal(version === 5 ? connack.reasonCode : connack.returnCode, code);
+          await refused.expectClosed();
+        }
+        const clean = await RawClient.open(port, { version });
+        await clean.disconnect();
+      }
+
+      // Whoever comes back gets the backlog, may acknowledge it and unsubscribe; QoS 0 goes on; what is retained can be taken away.
       subscriber = await RawClient.open(port, { ...durable, clean: false });
       assert.equal(subscriber.connack?.sessionPresent, true);
       for (const payload of acknowledged) {
@@ -160,10 +178,11 @@ describe('a file system without room', { skip: mountSkip() }, () => {
         assert.equal(publish.payload.toString(), payload);
         await subscriber.acknowledge(publish);
       }
-      assert.deepEqual(await subscriber.subscribe('live', 1), [1]);
-      await publisher.publish('live', 'qos 0', { qos: 0 });
-      await subscriber.expectMessage('live', 'qos 0');
-      await subscriber.unsubscribe('live');
+      assert.deepEqual(await subscriber.subscribe('live', 1), [QUOTA_EXCEEDED]);
+      assert.deepEqual(await subscriber.subscribe('backlog/#', 1), [1]);
+      await publisher.publish('backlog/live', 'qos 0', { qos: 0 });
+      await subscriber.expectMessage('backlog/live', 'qos 0');
+      await subscriber.unsubscribe('nothing');
       await publisher.publish('kept', '', { qos: 1, retain: true });
       publisher.sendPublish('backlog/4', 'still no', { qos: 1 });
       assert.equal((await publisher.find('puback')).reasonCode, QUOTA_EXCEEDED);
@@ -195,6 +214,59 @@ describe('a file system without room', { skip: mountSkip() }, () => {
       await broker.said(/There is room on the disk again/);
       await again.publish('backlog/8', 'yes', { qos: 1 });
       await subscriber.expectMessage('backlog/8', 'yes');
+      await broker.stop();
+    } finally {
+      closeAllClients();
+      await killAllBrokers();
+      await fileSystem.remove();
+    }
+  });
+
+  it('lives on when sessions that come and go have nearly spent the reserve, and starts again with what is left', async () => {
+    const fileSystem = await mountSmall(24);
+    const data = join(fileSystem.path, 'data');
+    try {
+      writeFileSync(join(fileSystem.path, 'filler'), Buffer.alloc(16 * MEBIBYTE));
+      let broker = await BrokerProcess.start({ data });
+      const durable = {
+        version: 5,
+        clean: false,
+        properties: { sessionExpiryInterval: DAY_SECONDS },
+      } as const;
+      const stays = await RawClient.open(broker.port, { ...durable, clientId: 'stays' });
+      await stays.subscribe('backlog/#', 1);
+      const first = await RawClient.open(broker.port, { ...durable, clientId: 'comes and goes' });
+      await first.disconnect();
+      const publisher = await RawClient.open(broker.port, { version: 5 });
+      const acknowledged = await fill(publisher);
+      await broker.said(/hardly room on the disk/);
+
+      // What is recorded of a session holds its will, so that it takes fewer of them.
+      const will = { topic: 'will', payload: randomBytes(60_000), qos: 0, retain: false } as const;
+      let code: number | undefined = 0;
+      for (let times = 0; code === 0; times++) {
+        assert.ok(times < 1000, 'it is refused before the reserve is spent');
+        const client = await RawClient.connect(broker.port);
+        code = (await client.mqttConnect({ ...durable, clientId: 'comes and goes', will })).reasonCode;
+        if (code === 0) await client.disconnect();
+      }
+      assert.equal(code, QUOTA_EXCEEDED);
+      await broker.said(/nearly spent/);
+      for (const payload of acknowledged) {
+        const publish = await stays.expect('publish');
+        assert.equal(publish.payload.toString(), payload);
+        await stays.acknowledge(publish);
+      }
+      await broker.stop();
+
+      broker = await BrokerProcess.start({ data });
+      await broker.said(/nearly spent/);
+      const refused = await RawClient.connect(broker.port);
+      assert.equal((await refused.mqttConnect({ ...durable, clientId: 'stays' })).reasonCode, QUOTA_EXCEEDED);
+      const clean = await RawClient.open(broker.port, { version: 5 });
+      assert.deepEqual(await clean.subscribe('live'), [0]);
+      await clean.publish('live', 'qos 0', { qos: 0 });
+      await clean.expectMessage('live', 'qos 0');
       await broker.stop();
     } finally {
       closeAllClients();

@@ -691,6 +691,63 @@ test('a full disk is told of, and that it has room again', async (context) => {
   assert.deepEqual(said, ['error', 'info']);
 });
 
+test('a reserve that is nearly spent is told of, at once, also at the next start, and that it is not any more', async (context) => {
+  const simulated = simulate(context);
+  const { disk } = simulated;
+  disk.capacityBytes = 200_000;
+  const options = { compression: 'none', reserveBytes: 20_000, segmentBytes: 100_000 } as const;
+  const log = await simulated.open(options);
+  while (!log.isFull) await fill(log, 1, 1, 3000);
+  assert.equal(log.isReserveSpent, false);
+  while (!log.isReserveSpent) await fill(log, 1, 1, 200);
+  const left = disk.freeBytes('/data');
+  assert.ok(left < 5000 && left > 4000, `${left} bytes are left`);
+  await fill(log, 10, 1, 200);
+  await log.close();
+
+  const next = await simulated.open(options);
+  assert.deepEqual([next.isFull, next.isReserveSpent], [true, true]);
+  const roomFor = (bytes: number): void => {
+    disk.capacityBytes = disk.usedBytes + bytes;
+  };
+  roomFor(9000);
+  await fill(next, 1, 1, 200);
+  assert.equal(next.isReserveSpent, true);
+  roomFor(11_000);
+  await fill(next, 1, 1, 200);
+  assert.deepEqual([next.isFull, next.isReserveSpent], [true, false]);
+  const said = simulated.lines.filter(({ message }) => message.includes('nearly spent'));
+  assert.deepEqual(
+    said.map(({ level }) => level),
+    ['error', 'error'],
+  );
+});
+
+test('on a full disk segments that nobody needs go, one after the other until there is room, and no other', async (context) => {
+  const simulated = simulate(context);
+  let needed = 0;
+  simulated.disk.capacityBytes = 200_000;
+  const log = await simulated.open({
+    compression: 'none',
+    reserveBytes: 20_000,
+    segmentBytes: 25_000,
+    neededFrom: () => needed,
+  });
+  while (!log.isFull) await fill(log, 1, 1, 3000);
+  const count = log.segments.sealed.length;
+  const untilUpkeep = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1200));
+  await untilUpkeep();
+  assert.deepEqual([log.startOffset, log.isFull], [0, true]);
+  needed = Number.POSITIVE_INFINITY;
+  for (let upkeeps = 0; log.isFull; upkeeps++) {
+    assert.ok(upkeeps < 4, 'there is room in time');
+    await untilUpkeep();
+  }
+  await untilUpkeep();
+  const left = log.segments.sealed.length;
+  assert.ok(left < count && left >= count - 3, `${left} of ${count} segments are left`);
+});
+
 test('a disk with no room for the reserve is full from the start', async (context) => {
   const simulated = simulate(context);
   simulated.disk.capacityBytes = 10_000;
