@@ -238,7 +238,7 @@ export const configSchema = z.strictObject({
       0,
       1_000_000,
       0,
-      'Age beyond which segments that no session needs are removed; 0 for no limit.',
+      'Age beyond which segments that no session needs are removed; 0 for no limit. A segment also ends at this age, as soon as something more is written: records go between once and twice this age.',
     ),
     hardLimitBytes: integer(
       65_536,

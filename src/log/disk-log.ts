@@ -169,8 +169,13 @@ export class DiskLog implements Log, ReadableLog {
       fsync: options.fsync,
       fsyncIntervalMs: options.fsyncIntervalMs,
       segmentBytes: options.segmentBytes,
+      segmentMs: options.retentionHours * HOUR_MS,
       reserveBytes: options.reserveBytes,
-      active: { baseOffset: active.baseOffset, bytes: active.bytes },
+      active: {
+        baseOffset: active.baseOffset,
+        bytes: active.bytes,
+        firstTimestampMs: active.index.firstTimestampMs,
+      },
     };
     const events: WriterEvents = {
       onAnswer: (answer) => this.#onAnswer(answer),

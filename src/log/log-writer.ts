@@ -8,6 +8,7 @@ import type { Disk } from './disk.js';
 import { fileName } from './file-names.js';
 import { DiskSpace, isNoSpace } from './reserve.js';
 import {
+  type ActiveSegment,
   DiskFailure,
   type FsyncPolicy,
   type KeptBatch,
@@ -25,9 +26,10 @@ export interface WriterSettings {
   readonly fsync: FsyncPolicy;
   readonly fsyncIntervalMs: number;
   readonly segmentBytes: number;
+  /** A batch that is so much younger than the first one of its segment begins another; 0 for no limit. */
+  readonly segmentMs: number;
   readonly reserveBytes: number;
-  /** The segment to go on with, and where its last batch ends. */
-  readonly active: { readonly baseOffset: number; readonly bytes: number };
+  readonly active: ActiveSegment;
 }
 
 export type WriterRequest =
@@ -90,7 +92,7 @@ export class LogWriter {
     now: () => number,
     answer: (answer: WriterAnswer) => void,
   ) {
-    const { directory, reserveBytes, isCompressed, fsync, segmentBytes, active } = settings;
+    const { directory, reserveBytes, isCompressed, fsync, segmentBytes, segmentMs, active } = settings;
     this.#settings = settings;
     this.#disk = disk;
     this.#answer = answer;
@@ -102,6 +104,7 @@ export class LogWriter {
       zstd: isCompressed ? zstd : undefined,
       fsync,
       segmentBytes,
+      segmentMs,
       space: this.#space,
       active,
     });

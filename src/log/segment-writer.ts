@@ -46,6 +46,15 @@ export interface KeptBatch {
   readonly flags: number;
 }
 
+/** The segment to go on with, whose file is there. */
+export interface ActiveSegment {
+  readonly baseOffset: number;
+  /** Where its last batch ends. */
+  readonly bytes: number;
+  /** Of its first batch; of no meaning where there is none. */
+  readonly firstTimestampMs: number;
+}
+
 export interface SegmentWriterOptions {
   readonly disk: Disk;
   readonly directory: string;
@@ -53,9 +62,9 @@ export interface SegmentWriterOptions {
   readonly zstd: Zstd | undefined;
   readonly fsync: FsyncPolicy;
   readonly segmentBytes: number;
+  readonly segmentMs: number;
   readonly space: DiskSpace;
-  /** The segment to go on with, whose file is there, and where its last batch ends. */
-  readonly active: { readonly baseOffset: number; readonly bytes: number };
+  readonly active: ActiveSegment;
 }
 
 /** The disk failed, once and for all. */
@@ -89,6 +98,8 @@ export class SegmentWriter {
   #file: DiskFile;
   #path: string;
   #baseOffset: number;
+  /** Of the first batch of the segment, where it has one. */
+  #firstTimestampMs: number;
   /** Where the next batch goes. */
   #position: number;
   /** Everything below is on disk. */
@@ -103,6 +114,7 @@ export class SegmentWriter {
     const { disk, directory, active } = options;
     this.#options = options;
     this.#baseOffset = active.baseOffset;
+    this.#firstTimestampMs = active.firstTimestampMs;
     this.#position = active.bytes;
     this.#syncedPosition = active.bytes;
     this.#path = join(directory, fileName(active.baseOffset, 'log'));
@@ -122,7 +134,7 @@ export class SegmentWriter {
 
   /** @throws {DiskFailure} and from then on always */
   write(batches: readonly SealedBatch[]): KeptBatch[] {
-    const { fsync, segmentBytes, zstd } = this.#options;
+    const { fsync, segmentBytes, segmentMs, zstd } = this.#options;
     const kept: KeptBatch[] = [];
     for (const batch of batches) {
       const { baseOffset, recordCount, flags, epoch, timestampMs, payload } = batch;
@@ -135,7 +147,11 @@ export class SegmentWriter {
         recordCount,
       };
       const bytes = encodeBatch(zstd, header, payload);
-      if (this.#position > 0 && this.#position + bytes.length > segmentBytes) this.#roll(baseOffset);
+      // Retention by age takes whole segments that have ended: without this, one that hardly anything is written to would never go.
+      const isOld = segmentMs > 0 && timestampMs > this.#firstTimestampMs + segmentMs;
+      const isLong = this.#position + bytes.length > segmentBytes;
+      if (this.#position > 0 && (isOld || isLong)) this.#roll(baseOffset);
+      if (this.#position === 0) this.#firstTimestampMs = timestampMs;
       this.#append(bytes);
       kept.push({
         segmentBase: this.#baseOffset,

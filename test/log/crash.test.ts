@@ -45,6 +45,7 @@ class Writing {
     settings: {
       fsync: (typeof POLICIES)[number];
       segmentBytes: number;
+      segmentMs: number;
       reserveBytes: number;
       isCompressed: boolean;
     },
@@ -59,8 +60,10 @@ class Writing {
     });
     this.#nextOffset = this.recovered.endOffset;
     this.#index = this.recovered.active.index;
+    const { baseOffset, bytes, index } = this.recovered.active;
+    const active = { baseOffset, bytes, firstTimestampMs: index.firstTimestampMs };
     this.#writer = new LogWriter(
-      { directory: DIRECTORY, fsyncIntervalMs: 10, active: this.recovered.active, ...settings },
+      { directory: DIRECTORY, fsyncIntervalMs: 10, active, ...settings },
       disk,
       zstd,
       () => this.nowMs,
@@ -79,7 +82,8 @@ class Writing {
         recordCount: records.length,
         flags: BatchFlag.State,
         epoch: 1,
-        timestampMs: 1,
+        // A clock that goes on with each record, so that segments end by their age too.
+        timestampMs: 1 + baseOffset,
         payload,
       };
     });
@@ -186,6 +190,7 @@ function drawSettings(disk: SimulatedDisk) {
   return {
     fsync: POLICIES[disk.draw(3)]!,
     segmentBytes: 400 + disk.draw(6000),
+    segmentMs: disk.draw(2) === 0 ? 0 : 1 + disk.draw(40),
     reserveBytes: 1000,
     isCompressed: disk.draw(2) === 0,
   };

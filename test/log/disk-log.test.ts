@@ -607,6 +607,33 @@ test('segments go when they are too old', async (context) => {
   assert.ok(log.startOffset >= end, `from ${log.startOffset}`);
 });
 
+test('a segment that is not full ends as well when its first batch is too old, so that it goes in time', async (context) => {
+  const simulated = simulate(context);
+  let nowMs = 1_000_000_000;
+  const clock = { wallMs: () => nowMs, monotonicMs: () => nowMs };
+  const options = { retentionHours: 2, clock };
+  const log = await simulated.open(options);
+  await fill(log, 3, 1);
+  nowMs += 7_200_000;
+  await fill(log, 1, 1);
+  assert.equal(log.segments.sealed.length, 0, 'not older than two hours');
+  await log.close();
+  // The next process knows how old the segment is.
+  const next = await simulated.open(options);
+  nowMs += 1;
+  await fill(next, 1, 1);
+  await settled(simulated);
+  assert.deepEqual([next.startOffset, next.segments.sealed[0]?.endOffset], [0, 4]);
+  nowMs += 7_200_000;
+  await fill(next, 1, 1);
+  assert.equal(next.segments.sealed.length, 1, 'the age of the second segment is its own');
+  nowMs += 1;
+  await fill(next, 1, 1);
+  await settled(simulated);
+  assert.equal(next.startOffset, 4);
+  assert.deepEqual((await readAll(next, 4)).offsets, [4, 5, 6]);
+});
+
 test('a reader whose records go while it waits for them moves up', async (context) => {
   const simulated = simulate(context);
   const keeping = await simulated.open({ ...SMALL, retentionBytes: MEBIBYTE });
