@@ -244,8 +244,8 @@ export class Connection implements TransportHandler, FrameHandler {
   }
 
   /**
-   * A message of the client was appended to the log. A client whose messages come faster than the disk takes them is not read from for a
-   * while, so that what is in memory keeps to its bound.
+   * Something of the client's waits for the log. A client whose packets come faster than the disk takes them is not read from for a while,
+   * so that what is in memory keeps to its bound.
    */
   countUncommitted(bytes: number): void {
     const { log, config } = this.broker;

@@ -35,14 +35,18 @@ interface Refused {
   readonly why: string;
 }
 
+/** What a SUBSCRIBE or UNSUBSCRIBE that waits for its commit takes in memory, beyond its own bytes. */
+const WAITING_BYTES = 512;
+
 export function handleSubscribe(connection: Connection, frame: Buffer): void {
   const { broker, splitter, transport } = connection;
   const packet = decodeSubscribe(frame, connection.version);
   const times = packet.filters.map(({ filter }) => timeOf(broker, filter));
   if (times.every((time) => time === undefined)) {
-    carryOut(connection, packet, []);
+    carryOut(connection, packet, frame.length, []);
     return;
   }
+  const frameBytes = frame.length;
   // The log is asked where these times are; what the client sends meanwhile waits.
   splitter.pause();
   transport.pause();
@@ -50,7 +54,7 @@ export function handleSubscribe(connection: Connection, frame: Buffer): void {
   Promise.all(asked)
     .then((offsets) => {
       if (connection.isClosed) return;
-      carryOut(connection, packet, offsets);
+      carryOut(connection, packet, frameBytes, offsets);
       transport.resume();
       try {
         splitter.resume();
@@ -74,6 +78,7 @@ function timeOf({ clock }: Broker, text: string): number | undefined {
 function carryOut(
   connection: Connection,
   packet: SubscribePacket,
+  frameBytes: number,
   offsets: readonly (number | undefined)[],
 ): void {
   const { broker } = connection;
@@ -105,6 +110,7 @@ function carryOut(
     ? broker.journal.subscribed(session, subscriptionId, filters)
     : broker.log.endOffset;
   const offset = isRecorded ? target - 1 : target;
+  connection.countUncommitted(frameBytes + WAITING_BYTES);
   broker.whenCommitted(target, () => {
     session.subscriptionsUncommitted -= added;
     // The connection may be gone by now; the subscription counts for as long as the session lasts.
@@ -241,6 +247,7 @@ export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   const target = session.isRecorded
     ? broker.journal.unsubscribed(session, packet.filters)
     : broker.log.endOffset;
+  connection.countUncommitted(frame.length + WAITING_BYTES);
   broker.whenCommitted(target, () => {
     if (broker.state.session(session.clientId) !== session) return;
     const unknown: string[] = [];

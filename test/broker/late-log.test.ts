@@ -667,6 +667,22 @@ test('what is recorded of progress is what has changed, however much is in fligh
     { mqtt: { inflightMaximum: 1000 } },
   ));
 
+test('a client whose SUBSCRIBEs and UNSUBSCRIBEs come faster than the disk takes them is not read from for a while', () =>
+  byHand(
+    async (broker) => {
+      const client = await broker.open({ clientId: 's', clean: false });
+      for (let i = 0; i < 60; i++) client.send(subscribeBytes(4, `a/${i}`, 1));
+      for (let i = 0; i < 40; i++) client.send(unsubscribeBytes(4, `a/${i}`));
+      assert.equal(client.transport.isPaused, false);
+      for (let i = 0; i < 40; i++) client.send(unsubscribeBytes(4, `a/${i}`));
+      assert.equal(client.transport.isPaused, true);
+      await settle(broker);
+      assert.equal(client.transport.isPaused, false);
+      assert.equal(client.all('suback').length + client.all('unsuback').length, 140);
+    },
+    { log: { uncommittedBytes: 65_536 } },
+  ));
+
 test('publish() of HTTP resolves at its commit, not before', () =>
   byHand(async (broker) => {
     const events: string[] = [];
