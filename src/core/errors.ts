@@ -39,8 +39,9 @@ export const ERRORS = {
     hint: 'Check the path, its owner and its permissions.',
   },
   DATA_VERSION: {
-    meaning: 'The data directory was written by a newer version of gomq.',
-    hint: 'Start it with that version or a later one.',
+    meaning:
+      'The data directory was written by a version of gomq with another format, newer or before the first release.',
+    hint: 'Start it with the version that wrote it, or a newer one where the format of the directory is the higher.',
   },
   DISK_FAILED: {
     meaning:

@@ -21,7 +21,7 @@ import { GomqError } from '../core/errors.js';
 import { nodeDisk } from './disk.js';
 import { DRAFT_SUFFIX, offsetsOf } from './file-names.js';
 
-const FORMAT = 1;
+const FORMAT = 2;
 const LOCK_NAME = 'lock';
 const NODE_NAME = 'node.json';
 const SUSPECT_NAME = 'suspect';
@@ -257,8 +257,8 @@ function readChecked(path: string, name: string): Record<string, unknown> | unde
   if (typeof value !== 'object' || value === null) throw damaged(path, name, 'it is not an object');
   const { checksum: expected, ...fields } = value as Record<string, unknown>;
   const { format } = fields;
-  // Later versions may compute the checksum over other things.
-  if (isCount(format) && format > FORMAT) {
+  // Other versions may compute the checksum over other things.
+  if (isCount(format) && format !== FORMAT) {
     throw new GomqError('DATA_VERSION', `${path} has format ${format}, and this gomq knows format ${FORMAT}`);
   }
   if (expected !== checksum(fields)) throw damaged(path, name, 'its checksum is wrong');

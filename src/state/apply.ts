@@ -185,7 +185,7 @@ function applyProgress(state: State, progress: Progress): void {
     if (from instanceof SharedGroup) take(from, offset);
     if (phase === Phase.Puback && from instanceof SharedGroup) {
       session.inflight.restore(packetId, offset, phase, from.former, isUnsent);
-      // A member has this recorded when it leaves, and only then.
+      // A member has this recorded when it leaves; one that has joined again since gives it back at the next restart.
       const membership = session.groups?.get(from);
       if (membership !== undefined) membership.isLeaving = true;
       continue;

@@ -140,10 +140,13 @@ describe('a data directory', () => {
     chmodSync(path, 0o700);
   });
 
-  it('of a newer format is left alone', () => {
-    const path = makeDirectory({ 'node.json': Buffer.from('{"format":2,"whatever":true}') });
-    assert.equal(refusal(path, 'DATA_VERSION').message, `${path} has format 2, and this gomq knows format 1`);
-    refusal(path, 'DATA_VERSION', '', 'read');
+  it('of another format is left alone', () => {
+    for (const format of [1, 3]) {
+      const path = makeDirectory({ 'node.json': Buffer.from(`{"format":${format},"whatever":true}`) });
+      const { message } = refusal(path, 'DATA_VERSION');
+      assert.equal(message, `${path} has format ${format}, and this gomq knows format 2`);
+      refusal(path, 'DATA_VERSION', '', 'read');
+    }
   });
 });
 
