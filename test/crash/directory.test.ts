@@ -44,12 +44,12 @@ describe('a data directory', () => {
       await (await BrokerProcess.start({ data })).stop();
       const file = join(data, 'node.json');
       const node = JSON.parse(readFileSync(file, 'utf8')) as { format: number };
-      assert.equal(node.format, 1);
-      writeFileSync(file, JSON.stringify({ ...node, format: 2, checksum: 'of another kind' }));
+      assert.equal(node.format, 2);
+      writeFileSync(file, JSON.stringify({ ...node, format: 3, checksum: 'of another kind' }));
       const before = contentsOf(data);
       const why = await refused({ data });
-      assert.match(why, /has format 2, and this gomq knows format 1/);
-      assert.match(why, /Start it with that version or a later one/);
+      assert.match(why, /has format 3, and this gomq knows format 2/);
+      assert.match(why, /Start it with the version that wrote it/);
       assert.deepEqual(contentsOf(data), before);
     });
   });
