@@ -53,6 +53,9 @@ interface ConfigFlags {
   http?: string;
   data?: string;
   nodeId?: string;
+  cluster?: string;
+  etcd?: string[];
+  peer?: string;
   set?: string[];
 }
 
@@ -63,8 +66,8 @@ interface ConfigFlags {
 export async function runCommandLine(argv: readonly string[], host: CommandLineHost): Promise<number> {
   const stdout = host.stdout ?? ((text) => process.stdout.write(text));
   const stderr = host.stderr ?? ((text) => process.stderr.write(text));
-  const load = ({ config: file, mqtt, http, data, nodeId, set }: ConfigFlags) =>
-    loadConfig({ file, env: host.env ?? process.env, flags: { mqtt, http, data, nodeId }, set });
+  const load = ({ config: file, set, ...flags }: ConfigFlags) =>
+    loadConfig({ file, env: host.env ?? process.env, flags, set });
 
   const program = new Command('gomq')
     .description('An MQTT 3.1, 3.1.1 and 5.0 broker.')
@@ -94,6 +97,9 @@ export async function runCommandLine(argv: readonly string[], host: CommandLineH
       .option('--http <host:port>', "where to serve the HTTP API; 'off' for none")
       .option('--data <dir>', 'the directory with the log and the state')
       .option('--node-id <id>', 'the name of this broker')
+      .option('--cluster <name>', 'the name of the cluster that it belongs to')
+      .option('--etcd <url,url>', 'where etcd is: makes it a node of a cluster; may be repeated', append)
+      .option('--peer <host:port>', 'where to serve other brokers of the cluster')
       .option('--set <key.path=value>', 'set any key of the configuration; may be repeated', append);
 
   command('start', 'run the broker in the foreground').action(async (flags: ConfigFlags) => {
@@ -331,6 +337,8 @@ Examples:
   gomq start                                       MQTT on 127.0.0.1:9000, HTTP on 127.0.0.1:8000
   gomq start --mqtt 0.0.0.0:1883 --http off        every address, no HTTP
   gomq start --config gomq.yaml --set logger.level=debug
+  gomq start --etcd http://127.0.0.1:2379 --node-id a --data ./a --peer 127.0.0.1:9001
+                                                   one node of a cluster; two more make it whole
   GOMQ_LIMITS__CONNECTIONS=1000 gomq start         any key, from the environment
   gomq print-config --json                         every key and its value
   gomq password /etc/gomq/passwords alice          asks for alice's password

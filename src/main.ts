@@ -1,24 +1,32 @@
 #!/usr/bin/env node
 // Builds the rooms, starts, drains, stops; the only file that wires them. Run as a program it is `gomq`.
-import { realpathSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { v7 as uuid } from 'uuid';
 import { Broker } from './broker/broker.js';
 import { readHistory } from './broker/history.js';
+import { EtcdCoordinator } from './cluster/etcd.js';
+import { ClusterNode } from './cluster/node.js';
 import { runCommandLine } from './command-line.js';
-import { formatAddress } from './core/address.js';
+import { formatAddress, parseAddress } from './core/address.js';
 import { type Clock, systemClock } from './core/clock.js';
 import type { Config } from './core/config.js';
 import { GomqError } from './core/errors.js';
 import { createLogger, type Logger } from './core/logger.js';
+import type { Transport } from './core/transport.js';
 import { version } from './core/version.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
+import { openDataDirectory } from './log/data-directory.js';
 import { MemoryLog, type MemoryLogOptions } from './log/memory-log.js';
-import { type ListenerAddress, openListeners } from './net/listeners.js';
+import { Gateway } from './net/gateway.js';
+import { type ListenerAddress, type Listeners, openListeners } from './net/listeners.js';
+import { TcpTransport } from './net/tcp.js';
 import { ReasonCode } from './packet/reason-codes.js';
-import { createAccessControl } from './security/access-control.js';
-import { createAuthenticator } from './security/authenticator.js';
+import type { PeerTls } from './replication/peer-tls.js';
+import { type AccessControl, createAccessControl } from './security/access-control.js';
+import { type Authenticator, createAuthenticator } from './security/authenticator.js';
 import { State, type StateOptions } from './state/state.js';
-import { openStorage } from './state/storage.js';
+import { openStorage, type Storage } from './state/storage.js';
 
 const MEBIBYTE = 1024 * 1024;
 
@@ -29,7 +37,9 @@ const EXIT_DISK_FAILED = 74;
 const ANONYMOUS = { clientId: '', userName: undefined };
 
 export interface Gomq {
-  readonly broker: Broker;
+  /** The broker that serves clients here. @throws {GomqError} NOT_READY where another node does */
+  broker(): Broker;
+  readonly role: 'standalone' | 'node';
   /** What was bound, in the order of the configuration. */
   readonly addresses: readonly ListenerAddress[];
   /** HOST:PORT of the HTTP API, or undefined when it is turned off. */
@@ -61,39 +71,20 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
   const { logger, onDefect, clock = systemClock } = options;
   const authenticator = createAuthenticator(config.auth, logger);
   const accessControl = createAccessControl(config.auth.aclFile, logger);
-  const stateOptions: StateOptions = {
-    internedTopics: config.limits.internedTopics,
-    mayRead:
-      accessControl === undefined
-        ? undefined
-        : (session, topicName) => accessControl.mayRead(session, topicName),
-  };
-  const storage =
-    config.node.data === ''
-      ? undefined
-      : await openStorage({
-          config,
-          logger,
-          clock,
-          state: stateOptions,
-          onFailure: options.onFailure ?? onDefect,
-        });
-  const broker = new Broker({
-    createLog: (retention) => {
-      if (storage === undefined) return new MemoryLog({ ...memoryLimits(config), clock, ...retention });
-      storage.bind(retention);
-      return storage.log;
-    },
-    state: storage?.state ?? new State(stateOptions),
+  const common: Common = {
     config,
     logger,
     clock,
+    onDefect,
+    onFailure: options.onFailure ?? onDefect,
     authenticator,
     accessControl,
-    onDefect,
-  });
+  };
+  const isClustered = config.cluster.etcd.endpoints.length > 0;
+  const core = isClustered ? await startNode(common) : await startAlone(common);
   let http: HttpServer | undefined;
   let httpAddress: string | undefined;
+  let listeners: Listeners | undefined;
   let isOpen = true;
   try {
     if (config.http.listen !== '') {
@@ -110,7 +101,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
                 reasonCode: ReasonCode.NotAuthorized,
               });
             }
-            await broker.publish(message);
+            await core.broker().publish(message);
           },
           history: async (query, signal) => {
             if (rules?.mayRead(ANONYMOUS, query.topicName) === false) {
@@ -118,22 +109,26 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
                 reasonCode: ReasonCode.NotAuthorized,
               });
             }
-            return readHistory(broker, query, signal);
+            return readHistory(core.broker(), query, signal);
           },
-          isReady: () => isOpen && broker.isReady,
+          isReady: () => isOpen && core.isReady(),
         },
       });
       httpAddress = await http.listen();
     }
-    const listeners = await openListeners({
+    listeners = await openListeners({
       listeners: config.listeners,
       limits: config.limits,
       logger,
-      onConnection: (transport) => broker.accept(transport),
+      onConnection: (transport) => core.accept(transport),
     });
+    const { addresses } = listeners;
+    const reloadable = listeners;
+    core.onListening(addresses, httpAddress);
     return {
-      broker,
-      addresses: listeners.addresses,
+      broker: () => core.broker(),
+      role: core.role,
+      addresses,
       http: httpAddress,
       reload() {
         const failures: unknown[] = [];
@@ -141,7 +136,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
         const reloads = [
           () => authenticator.reload(),
           () => accessControl?.reload(),
-          () => listeners.reloadCertificates(),
+          () => reloadable.reloadCertificates(),
         ];
         for (const reload of reloads) {
           try {
@@ -154,18 +149,235 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
       },
       async stop() {
         isOpen = false;
-        const closed = listeners.close();
-        await broker.stop();
+        const closed = reloadable.close();
+        await core.drain();
         await closed;
         await http?.close();
-        await storage?.close();
+        await core.close();
       },
     };
   } catch (error) {
-    await broker.stop();
+    await core.drain();
+    await listeners?.close();
     await http?.close();
-    await storage?.close();
+    await core.close();
     throw error;
+  }
+}
+
+interface Common {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly onDefect: (error: unknown) => void;
+  readonly onFailure: (error: GomqError) => void;
+  readonly authenticator: Authenticator;
+  readonly accessControl: AccessControl | undefined;
+}
+
+/** What serves clients, alone or with others. */
+interface Core {
+  readonly role: 'standalone' | 'node';
+  /** The broker that serves clients here. @throws {GomqError} NOT_READY where another node does */
+  broker(): Broker;
+  isReady(): boolean;
+  accept(transport: Transport): void;
+  /** Clients can connect. */
+  onListening(addresses: readonly ListenerAddress[], http: string | undefined): void;
+  /** Takes no more clients and says goodbye to those there are. */
+  drain(): Promise<void>;
+  /** Lets go of everything. */
+  close(): Promise<void>;
+}
+
+function stateOptionsOf({ config, accessControl }: Common): StateOptions {
+  return {
+    internedTopics: config.limits.internedTopics,
+    mayRead:
+      accessControl === undefined
+        ? undefined
+        : (session, topicName) => accessControl.mayRead(session, topicName),
+  };
+}
+
+async function startAlone(common: Common): Promise<Core> {
+  const { config, logger, clock, onFailure, onDefect } = common;
+  const state = stateOptionsOf(common);
+  const path = config.node.data;
+  const directory = path === '' ? undefined : openDataDirectory(path, { nodeId: config.node.id });
+  let storage: Storage | undefined;
+  try {
+    if (directory !== undefined) {
+      storage = await openStorage({ config, directory, logger, clock, state, onFailure, onDefect });
+    }
+  } catch (error) {
+    directory?.release();
+    throw error;
+  }
+  const broker = new Broker({
+    ...common,
+    createLog: (retention) => {
+      if (storage === undefined) return new MemoryLog({ ...memoryLimits(config), clock, ...retention });
+      storage.bind(retention);
+      return storage.log;
+    },
+    state: storage?.state ?? new State(state),
+  });
+  return {
+    role: 'standalone',
+    broker: () => broker,
+    isReady: () => broker.isReady,
+    accept: (transport) => broker.accept(transport),
+    onListening: () => undefined,
+    drain: () => broker.stop(),
+    async close() {
+      await storage?.close();
+      directory?.release();
+    },
+  };
+}
+
+async function startNode(common: Common): Promise<Core> {
+  const { config, logger, clock, onFailure, onDefect } = common;
+  const { cluster } = config;
+  const { name, etcd, replicas } = cluster;
+  const state = stateOptionsOf(common);
+  const directory = openDataDirectory(config.node.data, { nodeId: config.node.id });
+  let broker: Broker | undefined;
+  let addresses = { mqtt: '', http: '' };
+  const advertise = cluster.advertise === '' ? parseAddress(cluster.peer).host : cluster.advertise;
+  let node: ClusterNode | undefined;
+  const gateway = new Gateway({ clock, logger, openTunnel: (client) => node!.openTunnel(client) });
+  const route = (): void => {
+    if (node === undefined) return;
+    gateway.route(
+      broker === undefined ? undefined : (transport) => broker?.accept(transport),
+      node.leaderPeer !== undefined,
+    );
+  };
+  const coordinator = new EtcdCoordinator({
+    endpoints: etcd.endpoints,
+    user: etcd.user,
+    password: etcd.password,
+    tls: etcdTls(etcd.tls),
+    cluster: name,
+    leaseSeconds: cluster.leaseSeconds,
+    clock,
+    logger,
+  });
+  try {
+    node = await ClusterNode.start({
+      cluster: name,
+      nodeId: directory.nodeId,
+      minInSync: minInSyncOf(config),
+      leaseSeconds: cluster.leaseSeconds,
+      peer: cluster.peer,
+      advertise,
+      secret: cluster.secret,
+      tls: peerTls(cluster.tls),
+      directory,
+      coordinator,
+      clock,
+      logger,
+      draw: () => uuid(),
+      openStorage: (committed) =>
+        openStorage({ config, directory, committed, logger, clock, state, onFailure, onDefect }),
+      addresses: () => addresses,
+      onServe: (storage) => {
+        broker = new Broker({
+          ...common,
+          createLog: (retention) => {
+            storage.bind(retention);
+            return storage.log;
+          },
+          state: storage.state,
+        });
+        route();
+      },
+      onStandDown: () => {
+        broker?.abandon();
+        broker = undefined;
+        route();
+      },
+      onChange: route,
+      onTunnel: (socket, client, _hello, alreadyRead) => {
+        if (broker === undefined) {
+          socket.destroy();
+          return;
+        }
+        if (alreadyRead.length > 0) socket.unshift(alreadyRead);
+        broker.accept(TcpTransport.overTunnel(socket, client));
+      },
+      onFailure,
+      onDefect,
+    });
+  } catch (error) {
+    await coordinator.close(0);
+    directory.release();
+    throw error;
+  }
+  const started = node;
+  logger.info('a node of a cluster', { cluster: name, node: directory.nodeId, replicas });
+  return {
+    role: 'node',
+    broker() {
+      if (broker === undefined) {
+        throw new GomqError('NOT_READY', 'another node of the cluster leads', {
+          hint: `Ask the leader: http://${started.leaderAddress('http') ?? 'unknown'}`,
+          retriable: true,
+        });
+      }
+      return broker;
+    },
+    isReady: () => broker?.isReady ?? started.role === 'member',
+    accept: (transport) => gateway.accept(transport),
+    onListening(bound, http) {
+      const mqtt = bound.find(({ kind }) => kind === 'mqtt') ?? bound[0];
+      const at = (port: number): string => formatAddress({ host: advertise, port });
+      addresses = {
+        mqtt: mqtt === undefined ? '' : at(mqtt.port),
+        http: http === undefined ? '' : at(parseAddress(http).port),
+      };
+      started.join();
+    },
+    async drain() {
+      gateway.close();
+      await broker?.drain();
+    },
+    async close() {
+      await started.stop();
+      directory.release();
+    },
+  };
+}
+
+function minInSyncOf({ cluster }: Config): number {
+  return cluster.minInSync === 0 ? Math.floor(cluster.replicas / 2) + 1 : cluster.minInSync;
+}
+
+function peerTls({ cert, key, ca }: Config['cluster']['tls']): PeerTls | undefined {
+  if (cert === '') return undefined;
+  return { cert: readText(cert), key: readText(key), ca: readText(ca) };
+}
+
+function etcdTls({ ca, cert, key }: Config['cluster']['etcd']['tls']) {
+  if (ca + cert + key === '') return undefined;
+  const read = (file: string): string | undefined => (file === '' ? undefined : readText(file));
+  return { ca: read(ca), cert: read(cert), key: read(key) };
+}
+
+/** @throws {GomqError} CONFIG_UNREADABLE */
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new GomqError(
+      'CONFIG_UNREADABLE',
+      `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
@@ -184,7 +396,7 @@ function memoryLimits({
 function readyLine(gomq: Gomq): string {
   const bound = gomq.addresses.map((address) => `${address.kind} ${formatAddress(address)}`);
   if (gomq.http !== undefined) bound.push(`http ${gomq.http}`);
-  return `gomq ready: ${bound.join(' ')} role standalone`;
+  return `gomq ready: ${bound.join(' ')} role ${gomq.role}`;
 }
 
 /** Starts as a process: one line when ready, an orderly end on SIGTERM and Ctrl-C, and no survival of a defect. */

@@ -118,6 +118,8 @@ export class Broker {
   #isTurnScheduled = false;
   #isStopped = false;
   #isClosed = false;
+  /** Told when nothing is committed here any more. */
+  readonly #abandoned = new Set<() => void>();
   readonly #message = new Message();
   readonly #commitReader: LogReader;
   readonly #sweepTimer: NodeJS.Timeout;
@@ -411,8 +413,16 @@ export class Broker {
     if (refusal !== undefined) throw refusal;
     this.#publish(message);
     if (outside.qos === 0 && !outside.retain) return;
-    await new Promise<void>((resolve) => {
-      this.whenCommitted(this.log.endOffset, resolve);
+    await new Promise<void>((resolve, reject) => {
+      const onAbandoned = (): void =>
+        reject(
+          new GomqError('NOT_READY', 'this broker stopped being the leader before the message was committed'),
+        );
+      this.#abandoned.add(onAbandoned);
+      this.whenCommitted(this.log.endOffset, () => {
+        this.#abandoned.delete(onAbandoned);
+        resolve();
+      });
     });
   }
 
@@ -617,8 +627,32 @@ export class Broker {
     });
   }
 
-  /** Says goodbye to every client and commits what is left. The listeners are closed already. */
+  /**
+   * This node leads no more: whatever is not committed may never be, and what is here is no longer true. Nothing is appended from here on; clients
+   * find their connections closed, and what they get no answer to they send again elsewhere.
+   */
+  abandon(): void {
+    this.#isStopped = true;
+    this.#isClosed = true;
+    clearInterval(this.#sweepTimer);
+    clearInterval(this.#progressTimer);
+    for (const connection of this.#connections) {
+      connection.isClosed = true;
+      connection.splitter.stop();
+      connection.transport.destroy();
+    }
+    for (const onAbandoned of this.#abandoned) onAbandoned();
+    this.#abandoned.clear();
+  }
+
+  /** Says goodbye to every client, commits what is left and closes the log. The listeners are closed already. */
   async stop(): Promise<void> {
+    await this.drain();
+    await this.log.close();
+  }
+
+  /** Says goodbye to every client and commits what is left, as far as that can be done in time; the log stays open. */
+  async drain(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
     clearInterval(this.#sweepTimer);
@@ -635,7 +669,6 @@ export class Broker {
     this.journal.recordTouched();
     this.#turn();
     this.#isClosed = true;
-    await this.log.close();
   }
 }
 

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { isMap, isNode, isScalar, isSeq, LineCounter, type Pair, parseDocument } from 'yaml';
 import type { ZodError } from 'zod';
+import { parseAddress } from './address.js';
 import { assembleConfig, type Config, type ConfigKey, configKeys } from './config.js';
 import { GomqError } from './errors.js';
 
@@ -19,6 +20,10 @@ export interface ConfigSources {
         http?: string | undefined;
         data?: string | undefined;
         nodeId?: string | undefined;
+        cluster?: string | undefined;
+        /** As they were written: `URL,URL`. */
+        etcd?: readonly string[] | undefined;
+        peer?: string | undefined;
       }
     | undefined;
   /** What followed each --set: `key.path=value`. */
@@ -162,6 +167,13 @@ function gatherFlags(gathering: Gathering, flags: NonNullable<ConfigSources['fla
   if (flags.data !== undefined) gathering.found.set('node.data', { value: flags.data, source: '--data' });
   if (flags.nodeId !== undefined)
     gathering.found.set('node.id', { value: flags.nodeId, source: '--node-id' });
+  if (flags.cluster !== undefined)
+    gathering.found.set('cluster.name', { value: flags.cluster, source: '--cluster' });
+  if (flags.etcd !== undefined && flags.etcd.length > 0) {
+    const value = flags.etcd.flatMap((urls) => urls.split(',').map((url) => url.trim()));
+    gathering.found.set('cluster.etcd.endpoints', { value, source: '--etcd' });
+  }
+  if (flags.peer !== undefined) gathering.found.set('cluster.peer', { value: flags.peer, source: '--peer' });
   if (flags.http !== undefined) {
     gathering.found.set('http.listen', { value: flags.http === OFF ? '' : flags.http, source: '--http' });
   }
@@ -190,7 +202,7 @@ function readInteger(written: string): unknown {
 }
 
 /** What the keys, each right in itself, cannot be together. */
-function findContradictions({ listeners, log }: Config): string[] {
+function findContradictions({ listeners, log, cluster, node }: Config): string[] {
   const problems: string[] = [];
   const { mqtt, mqtts, ws, wss, tls } = listeners;
   if (mqtt.length + mqtts.length + ws.length + wss.length === 0) {
@@ -212,7 +224,36 @@ function findContradictions({ listeners, log }: Config): string[] {
       `log.retentionBytes = ${log.retentionBytes} is above log.hardLimitBytes = ${log.hardLimitBytes}`,
     );
   }
+  if (cluster.etcd.endpoints.length > 0) problems.push(...findClusterContradictions(cluster, node));
   return problems;
+}
+
+const SECRET_CHARACTERS_MIN = 16;
+
+function findClusterContradictions(cluster: Config['cluster'], node: Config['node']): string[] {
+  const problems: string[] = [];
+  const { minInSync, replicas, peer, secret, tls } = cluster;
+  if (minInSync > replicas) {
+    problems.push(`cluster.minInSync = ${minInSync} is above cluster.replicas = ${replicas}`);
+  }
+  if (node.data === '') problems.push("node.data = '': a node of a cluster keeps its log on disk");
+  const files = [tls.cert, tls.key, tls.ca].filter((file) => file !== '');
+  if (files.length > 0 && files.length < 3) {
+    problems.push('cluster.tls needs all of cert, key and ca');
+  }
+  if (secret !== '' && secret.length < SECRET_CHARACTERS_MIN) {
+    problems.push(`cluster.secret needs at least ${SECRET_CHARACTERS_MIN} characters`);
+  }
+  if (secret === '' && files.length === 0 && !isLoopback(parseAddress(peer).host)) {
+    problems.push(
+      `cluster.peer = ${peer} can be reached from elsewhere: it needs cluster.secret or cluster.tls, the same on all brokers`,
+    );
+  }
+  return problems;
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }
 
 function describeWrongValue(key: ConfigKey, { value, source }: Found, error: ZodError): string {

@@ -265,6 +265,68 @@ export const configSchema = z.strictObject({
       'Bytes that one publisher may have in the log and not on disk: it is not read from while there are more.',
     ),
   }),
+  cluster: z.strictObject({
+    name: key(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9_.-]{1,64}$/)
+        .default('gomq'),
+      'text',
+      '1 to 64 letters, digits, dots, dashes or underscores',
+      'The name of the cluster: brokers with the same name and the same etcd are one.',
+    ),
+    etcd: z.strictObject({
+      endpoints: key(
+        z.array(z.string().regex(/^https?:\/\/[^/\s]+$/)).default([]),
+        'list',
+        'http://HOST:PORT or https://HOST:PORT',
+        'The members of the etcd cluster; with at least one, gomq is a node of a cluster, with none it stands alone.',
+      ),
+      user: text('', 'a name', 'Who gomq is in etcd, where that asks.'),
+      password: secret('The password of that user.'),
+      tls: z.strictObject({
+        ca: text(
+          '',
+          'a path',
+          'PEM file with the authorities that the certificate of etcd is checked against.',
+        ),
+        cert: text('', 'a path', 'PEM file with the certificate that gomq shows to etcd.'),
+        key: text('', 'a path', 'PEM file with the private key of that certificate.'),
+      }),
+    }),
+    peer: key(
+      z.string().refine(isAddress).default('127.0.0.1:9001'),
+      'text',
+      'HOST:PORT',
+      'Where other brokers of the cluster are served.',
+    ),
+    advertise: text(
+      '',
+      'a host name or an IP address',
+      "The host at which other brokers and clients reach this node; '' for that of `cluster.peer`.",
+    ),
+    replicas: integer(1, 7, 3, 'How many nodes the cluster has, each with a copy of the log.'),
+    minInSync: integer(
+      0,
+      7,
+      0,
+      'On how many nodes a message must be before it is acknowledged; 0 for more than half of `cluster.replicas`.',
+    ),
+    leaseSeconds: integer(
+      1,
+      60,
+      3,
+      'After how many seconds without a sign of life a leader that is frozen or cut off is replaced. One whose process ends is replaced at once.',
+    ),
+    secret: secret(
+      'What brokers prove to each other that they belong together: at least 16 characters, the same on all. Needed where `cluster.peer` is not a loopback address, unless `cluster.tls` is set.',
+    ),
+    tls: z.strictObject({
+      cert: text('', 'a path', 'PEM file with the certificate that this broker shows to others.'),
+      key: text('', 'a path', 'PEM file with the private key of that certificate.'),
+      ca: text('', 'a path', 'PEM file with the authority that signs the certificates of all brokers.'),
+    }),
+  }),
   logger: z.strictObject({
     level: choice(
       ['debug', 'info', 'warn', 'error'],

@@ -14,6 +14,10 @@ export const ERRORS = {
     meaning: 'The body of an HTTP request is larger than one message may be.',
     hint: 'Send less at once, or raise limits.packetBytes.',
   },
+  CLUSTER_MISMATCH: {
+    meaning: 'The data directory and the cluster that the broker was to join do not belong together.',
+    hint: 'The message names both. An empty directory joins any cluster.',
+  },
   CONFIG_INVALID: {
     meaning: 'The configuration has an unknown key or a value of the wrong shape.',
     hint: 'The message names the key; `gomq print-config` shows every key with its value.',
@@ -68,6 +72,18 @@ export const ERRORS = {
     meaning:
       'An HTTP request came from a web page of another site, or under a host name that is not this machine.',
     hint: 'Call the API directly, under the address it listens on; or set http.token and send it.',
+  },
+  PEER_PROTOCOL: {
+    meaning: 'A broker of the cluster sent bytes that the protocol between brokers does not know.',
+    hint: 'The message names the frame and the field; all brokers of a cluster should be of one version.',
+  },
+  PEER_REFUSED: {
+    meaning: 'A broker of the cluster does not let this one in.',
+    hint: 'The message says why: cluster.name and cluster.secret must be the same on all brokers of a cluster.',
+  },
+  PEER_UNREACHABLE: {
+    meaning: 'A broker of the cluster cannot be reached, or does not answer in time.',
+    hint: 'Check that it runs, and that its peer address can be reached from here. It is tried again.',
   },
   PROTOCOL: {
     meaning: 'A client sent bytes that the MQTT standard forbids.',

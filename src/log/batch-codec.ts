@@ -77,6 +77,24 @@ export function encodeBatch(
   return bytes;
 }
 
+/** A copy of a whole batch that differs in its flags, and in the checksums over them. */
+export function withFlags(batch: Uint8Array, flags: number): Buffer {
+  const bytes = Buffer.allocUnsafe(batch.length);
+  bytes.set(batch);
+  bytes.writeUInt16LE(flags, BatchAt.flags);
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, BatchAt.headerCrc)), BatchAt.headerCrc);
+  bytes.writeUInt32LE(batchCrc(bytes), BatchAt.crc);
+  return bytes;
+}
+
+/** The header of a whole batch whose checksums both hold. Its payload is not decompressed, so its records are still to be doubted. */
+export function checkBatch(bytes: Buffer): HeaderResult {
+  const header = decodeHeader(bytes, 0);
+  if ('damage' in header) return header;
+  if (bytes.length !== BATCH_HEADER_BYTES + header.storedBytes) return unintended('payload cut short');
+  return batchCrc(bytes) === bytes.readUInt32LE(BatchAt.crc) ? header : unintended('payload CRC');
+}
+
 function compress(zstd: Zstd | undefined, payload: Uint8Array): Uint8Array | undefined {
   const { length } = payload;
   if (zstd === undefined || length < COMPRESS_BYTES_MIN || length > CONTENT_BYTES_MAX) return undefined;

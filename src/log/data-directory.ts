@@ -2,43 +2,38 @@
 // and `suspect`, which says after a failed fsync how much of the log is known to be kept. Nobody writes to the directory without the lock.
 import {
   closeSync,
-  fsyncSync,
   ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
-  statSync,
   writeSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { v7 as uuid } from 'uuid';
 import { GomqError } from '../core/errors.js';
+import {
+  damagedFile,
+  FILE_MODE,
+  FORMAT,
+  isCount,
+  readable,
+  readChecked,
+  writeChecked,
+} from './checked-file.js';
 import { nodeDisk } from './disk.js';
-import { DRAFT_SUFFIX, offsetsOf } from './file-names.js';
+import { offsetsOf } from './file-names.js';
 
-const FORMAT = 2;
 const LOCK_NAME = 'lock';
 const NODE_NAME = 'node.json';
 const SUSPECT_NAME = 'suspect';
 /** What a broker is called that nobody gave a name. */
 const UNNAMED = 'gomq';
 const DIRECTORY_MODE = 0o700;
-const FILE_MODE = 0o600;
-const SMALL_FILE_BYTES_MAX = 4096;
-/** What the operating system means. */
-const REASONS = new Map([
-  ['ENOENT', 'there is no such directory'],
-  ['ENOTDIR', 'it is not a directory'],
-  ['EEXIST', 'it is not a directory'],
-  ['EACCES', 'permission denied'],
-  ['EPERM', 'permission denied'],
-  ['EROFS', 'the file system is read-only'],
-]);
+/** What is read of a lock. */
+const HOLDER_BYTES_MAX = 4096;
 
 /** How much of the log is kept for certain: what lies in the segment with this base offset below this position, and all before it. */
 export interface Suspect {
@@ -63,8 +58,10 @@ export interface DataDirectory extends SuspectMarker {
   /** Drawn when the directory was made. */
   readonly clusterId: string;
   readonly nodeId: string;
-  /** Drawn when the directory was made: another one says that what was here is gone. */
+  /** Drawn when the directory was made, or what was in it was given up: another one says that what was here is gone. */
   readonly incarnation: string;
+  /** Draws another one, on disk when it returns. @throws {GomqError} DATA_UNREADABLE */
+  renewIncarnation(): void;
   /** Lets another process have the directory. */
   release(): void;
 }
@@ -117,7 +114,7 @@ class OpenDirectory implements DataDirectory {
   readonly path: string;
   readonly clusterId: string;
   readonly nodeId: string;
-  readonly incarnation: string;
+  incarnation: string;
   #lock: number | undefined;
 
   constructor(path: string, node: Node, lock: number | undefined) {
@@ -126,6 +123,13 @@ class OpenDirectory implements DataDirectory {
     this.nodeId = node.nodeId;
     this.incarnation = node.incarnation;
     this.#lock = lock;
+  }
+
+  renewIncarnation(): void {
+    const { clusterId, nodeId } = this;
+    const incarnation = uuid();
+    readable(this.path, () => writeNode(this.path, { clusterId, nodeId, incarnation }));
+    this.incarnation = incarnation;
   }
 
   markSuspect({ segment, position }: Suspect): boolean {
@@ -142,7 +146,8 @@ class OpenDirectory implements DataDirectory {
     const fields = readable(this.path, () => readChecked(this.path, SUSPECT_NAME));
     if (fields === undefined) return undefined;
     const { segment, position } = fields;
-    if (!isCount(segment) || !isCount(position)) throw damaged(this.path, SUSPECT_NAME, 'a field is missing');
+    if (!isCount(segment) || !isCount(position))
+      throw damagedFile(this.path, SUSPECT_NAME, 'a field is missing');
     return { segment, position };
   }
 
@@ -191,7 +196,7 @@ function takeLock(path: string): number {
 }
 
 function readHolder(file: string): string {
-  const holder = readFileSync(file, 'utf8').slice(0, SMALL_FILE_BYTES_MAX);
+  const holder = readFileSync(file, 'utf8').slice(0, HOLDER_BYTES_MAX);
   // It may have taken the lock this very moment and not said who it is.
   return /^process \d+ since [\d.:TZ-]+\n$/.test(holder) ? holder.trim() : 'another process';
 }
@@ -209,84 +214,23 @@ function settleNode(path: string, nodeId: string): Node {
     node === undefined
       ? { clusterId: uuid(), nodeId, incarnation: uuid() }
       : { clusterId: node.clusterId, nodeId, incarnation: node.incarnation };
-  writeChecked(path, NODE_NAME, { format: FORMAT, ...settled });
+  writeNode(path, settled);
   return settled;
+}
+
+function writeNode(path: string, node: Node): void {
+  writeChecked(path, NODE_NAME, { format: FORMAT, ...node });
 }
 
 function readNode(path: string): Node | undefined {
   const fields = readChecked(path, NODE_NAME);
   if (fields === undefined) {
     if (offsetsOf(readdirSync(path), 'log').length === 0) return undefined;
-    throw damaged(path, NODE_NAME, 'it is missing, and there are segments');
+    throw damagedFile(path, NODE_NAME, 'it is missing, and there are segments');
   }
   const { clusterId, nodeId, incarnation } = fields;
   if (typeof clusterId !== 'string' || typeof nodeId !== 'string' || typeof incarnation !== 'string') {
-    throw damaged(path, NODE_NAME, 'a field is missing');
+    throw damagedFile(path, NODE_NAME, 'a field is missing');
   }
   return { clusterId, nodeId, incarnation };
-}
-
-/** Writes a small file that is there as a whole or not at all, with a checksum over its fields. */
-function writeChecked(path: string, name: string, fields: Record<string, string | number>): void {
-  const file = join(path, name);
-  const draft = `${file}${DRAFT_SUFFIX}`;
-  const fd = openSync(draft, 'w', FILE_MODE);
-  try {
-    writeSync(fd, `${JSON.stringify({ ...fields, checksum: checksum(fields) })}\n`);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(draft, file);
-  nodeDisk.syncDirectory(path);
-}
-
-/** The fields of a small file, or undefined where there is none. */
-function readChecked(path: string, name: string): Record<string, unknown> | undefined {
-  const file = join(path, name);
-  const stats = statSync(file, { throwIfNoEntry: false });
-  if (stats === undefined) return undefined;
-  if (stats.size > SMALL_FILE_BYTES_MAX) throw damaged(path, name, `it has ${stats.size} bytes`);
-  let value: unknown;
-  try {
-    value = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw damaged(path, name, 'it is not JSON');
-  }
-  if (typeof value !== 'object' || value === null) throw damaged(path, name, 'it is not an object');
-  const { checksum: expected, ...fields } = value as Record<string, unknown>;
-  const { format } = fields;
-  // Other versions may compute the checksum over other things.
-  if (isCount(format) && format !== FORMAT) {
-    throw new GomqError('DATA_VERSION', `${path} has format ${format}, and this gomq knows format ${FORMAT}`);
-  }
-  if (expected !== checksum(fields)) throw damaged(path, name, 'its checksum is wrong');
-  return fields;
-}
-
-/** CRC-32 of the fields as JSON without blanks, as eight hexadecimal digits. */
-function checksum(fields: Record<string, unknown>): string {
-  return crc32(JSON.stringify(fields)).toString(16).padStart(8, '0');
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function damaged(path: string, name: string, what: string): GomqError {
-  const hint = 'Bring the file back from a copy of the directory; docs/LOG_FORMAT.md says what is in it.';
-  return new GomqError('DATA_DAMAGED', `${join(path, name)} is damaged: ${what}`, { hint });
-}
-
-/** Says what the operating system answered in the words of the project. */
-function readable<T>(path: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof GomqError) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    const why = REASONS.get(code ?? '') ?? code ?? message;
-    throw new GomqError('DATA_UNREADABLE', `cannot use the data directory ${path}: ${why}`, { cause: error });
-  }
 }

@@ -1,7 +1,10 @@
 // The log on disk, as the main thread has it: records are appended to memory, gather in batches while the disk is busy, and are handed to the
 // writer as soon as it is idle. What the writer has kept is committed, and only that can be read.
 //
-//     append -> open batch -> closed (full, or the writer is idle) -> queue -> in flight -> committed -> read from memory, later from disk
+//     append -> open batch -> closed (full, or the writer is idle) -> queue -> in flight -> kept -> committed -> read from memory, later from disk
+//
+// Alone, what is kept is committed. In a cluster that is said by whoever knows how far the members are (`advance`); the log of a member gets whole
+// batches of its leader in place of records (`appendBatch`), and the leader's hands them out (`mirror`).
 //
 // A failure of the disk is final: it is told of once, and nothing is committed any more.
 import { assert } from '../core/assert.js';
@@ -9,9 +12,9 @@ import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { LogFields, Logger } from '../core/logger.js';
 import { BatchCache } from './batch-cache.js';
-import { decodeHeader, decodePayload, recordPositions } from './batch-codec.js';
+import { type BatchHeader, decodeHeader, decodePayload, recordPositions } from './batch-codec.js';
 import { BATCH_HEADER_BYTES, BatchFlag, Codec, RECORD_LENGTH_BYTES } from './batch-format.js';
-import type { DataDirectory } from './data-directory.js';
+import type { DataDirectory, SuspectMarker } from './data-directory.js';
 import { type Disk, nodeDisk } from './disk.js';
 import { DiskLogReader, type ReadableLog } from './disk-log-reader.js';
 import type { Log, LogReader, RecordSlice, RetentionEvents } from './log.js';
@@ -21,7 +24,7 @@ import { PageReads } from './page-reads.js';
 import { RecordRun } from './record-run.js';
 import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
 import { encodeIndex, type IndexSummary, type SegmentIndex } from './segment-index.js';
-import type { FsyncPolicy, KeptBatch } from './segment-writer.js';
+import type { FsyncPolicy, KeptBatch, SealedBatch } from './segment-writer.js';
 import { Segments } from './segments.js';
 import { STAGING_BYTES } from './staging.js';
 import { InlineWriter, type WriterEvents, type WriterLink, WriterThread } from './writer-thread.js';
@@ -39,13 +42,15 @@ const REPLAY_TURN_MS = 10;
 const REPLAY_READ_BYTES = 1024 * 1024;
 
 export interface DiskLogOptions extends RetentionEvents {
-  readonly directory: DataDirectory;
+  readonly directory: SuspectMarker & Pick<DataDirectory, 'path'>;
   /** Another disk than that of the operating system: everything then happens in this thread. */
   readonly disk?: Disk;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Written into each batch. */
+  /** Written into each batch; see `setEpoch`. */
   readonly epoch: number;
+  /** In a cluster: everything below is known to be committed, as far as it is there; `advance` says what else is. Absent: what is kept is. */
+  readonly committed?: number;
   readonly compression: 'zstd' | 'none';
   readonly fsync: FsyncPolicy;
   readonly fsyncIntervalMs: number;
@@ -65,16 +70,23 @@ export interface DiskLogOptions extends RetentionEvents {
   topicOf(buffer: Buffer, start: number, end: number): string;
 }
 
+/** Topics that records are about; undefined: any. */
+export type BatchTopics = ReadonlySet<string> | undefined;
+
 /** A batch on its way to the disk. */
-interface ClosedBatch {
-  readonly run: RecordRun;
-  /** Records [from, to) of the run. */
-  readonly from: number;
-  readonly to: number;
-  readonly flags: number;
-  readonly timestampMs: number;
-  /** Undefined: any. */
-  readonly topics: ReadonlySet<string> | undefined;
+interface ClosedBatch extends SealedBatch {
+  readonly topics: BatchTopics;
+  /** Of its records, lengths included. */
+  readonly uncompressedBytes: number;
+}
+
+/** A whole batch as it lies in a file. */
+export interface EncodedBatch {
+  readonly baseOffset: number;
+  /** One past its last record. */
+  readonly endOffset: number;
+  readonly bytes: Buffer;
+  readonly topics: BatchTopics;
 }
 
 /**
@@ -114,15 +126,29 @@ export class DiskLog implements Log, ReadableLog {
   #queue: ClosedBatch[] = [];
   #inFlight: ClosedBatch[] = [];
 
+  /** Everything below is on disk, as far as `fsync` promises. */
+  #keptOffset: number;
   #highWatermark: number;
+  /** What is kept is committed. */
+  readonly #isAlone: boolean;
+  #epoch: number;
+  /** End of the last batch of another broker. */
+  #batchesEnd: number;
   #uncommittedBytes = 0;
+  /** Batches that are kept and not committed: their ends, and the bytes of their records. */
+  readonly #uncommitted: { readonly endOffset: number; readonly bytes: number }[] = [];
+  /** Ends of segments that are on disk and not committed as a whole. */
+  #sealedAhead: number[] = [];
   #space: Space = { isFull: false, isReserveSpent: false };
   #failure: GomqError | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #isClosed = false;
   /** Called when all is committed, or never will be. */
   #onDrained: (() => void) | undefined = undefined;
+  #settling: (() => void)[] = [];
   #commitListener: (from: number, to: number) => void = () => undefined;
+  #keptListener: (keptOffset: number) => void = () => undefined;
+  #mirrorListener: (batches: readonly EncodedBatch[]) => void = () => undefined;
   #sealListener: (endOffset: number) => void = () => undefined;
   /** Somebody could not say at once whether the oldest segment is needed. */
   #isRetentionOpen = false;
@@ -145,7 +171,13 @@ export class DiskLog implements Log, ReadableLog {
       sealed: segments,
       active: active.index,
     });
-    this.#highWatermark = active.index.endOffset;
+    const { endOffset } = active.index;
+    const { committed } = options;
+    this.#isAlone = committed === undefined;
+    this.#epoch = Math.max(options.epoch, recovered.lastEpoch);
+    this.#keptOffset = endOffset;
+    this.#batchesEnd = endOffset;
+    this.#highWatermark = committed === undefined ? endOffset : Math.min(committed, endOffset);
     this.pages = new PageReads({
       directory: directory.path,
       reads: this.#reads,
@@ -157,7 +189,7 @@ export class DiskLog implements Log, ReadableLog {
       onDamaged: (from, to) => options.onDamaged(from, to),
     });
     // It has no room, so that a log nobody appends to costs nothing.
-    this.#run = RecordRun.open(this.#highWatermark, 0);
+    this.#run = RecordRun.open(endOffset, 0);
     this.#slice = { offset: 0, buffer: this.#run.buffer, start: 0, end: 0 };
     this.#start = new Promise((resolve, reject) => {
       this.#resolveStart = resolve;
@@ -194,12 +226,22 @@ export class DiskLog implements Log, ReadableLog {
     return this.#start;
   }
 
+  /** Of the last batch, or of the one that comes next. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
   get startOffset(): number {
     return this.segments.startOffset;
   }
 
   get endOffset(): number {
-    return this.#run.endOffset;
+    return Math.max(this.#run.endOffset, this.#batchesEnd);
+  }
+
+  /** One past the last record that is on disk, as far as `fsync` promises. */
+  get keptOffset(): number {
+    return this.#keptOffset;
   }
 
   get highWatermark(): number {
@@ -252,7 +294,73 @@ export class DiskLog implements Log, ReadableLog {
     this.#commitListener = listener;
   }
 
-  /** The one to call when a segment has ended and is on disk, with one past its last offset. */
+  /** The one to call when `keptOffset` has risen. */
+  onKept(listener: (keptOffset: number) => void): void {
+    this.#keptListener = listener;
+  }
+
+  /** From now on all batches are handed out as they are written, in order, before they are kept. */
+  mirror(listener: (batches: readonly EncodedBatch[]) => void): void {
+    this.#mirrorListener = listener;
+    this.#writer.send({ kind: 'mirror' });
+  }
+
+  /** Records that are appended from now on belong to this epoch. There must be no batch that is still open. */
+  setEpoch(epoch: number): void {
+    assert(epoch >= this.#epoch && this.#run.count === this.#openFrom, `epoch ${epoch} after ${this.#epoch}`);
+    this.#epoch = epoch;
+  }
+
+  /**
+   * Appends a batch of another broker, which the log keeps as it is.
+   * @param bytes that nobody changes; the batch must be the next one
+   * @param header what checkBatch answered for it
+   */
+  appendBatch(bytes: Buffer, header: BatchHeader, topics: BatchTopics): void {
+    const { baseOffset, recordCount, flags, epoch, timestampMs, uncompressedBytes } = header;
+    assert(!this.#isAlone && !this.#isClosed, 'a batch for a log that is open, of a cluster');
+    assert(baseOffset === this.endOffset, `batch ${baseOffset} follows one that ends at ${this.endOffset}`);
+    assert(epoch >= this.#epoch, `epoch ${epoch} after ${this.#epoch}`);
+    this.#epoch = epoch;
+    this.#batchesEnd = baseOffset + recordCount;
+    this.#uncommittedBytes += uncompressedBytes;
+    const isEncoded = true;
+    const batch = { baseOffset, recordCount, flags, epoch, timestampMs, payload: bytes, isEncoded };
+    this.#queue.push({ ...batch, topics, uncompressedBytes });
+  }
+
+  /** Resolves when all that was appended is kept, or never will be: it has failed, and said so. */
+  settled(): Promise<void> {
+    this.#handOver();
+    if (this.#keptOffset === this.endOffset || this.#failure !== undefined) return Promise.resolve();
+    return new Promise((resolve) => this.#settling.push(resolve));
+  }
+
+  /** Everything below `offset` is committed, as far as it is kept here. */
+  advance(offset: number): void {
+    assert(!this.#isAlone, 'a log of a cluster');
+    const to = Math.min(offset, this.#keptOffset);
+    if (to <= this.#highWatermark) return;
+    this.#commitTo(to);
+    const sealed = this.#sealedAhead.filter((endOffset) => endOffset <= to);
+    if (sealed.length === 0) return;
+    this.#sealedAhead = this.#sealedAhead.filter((endOffset) => endOffset > to);
+    for (const endOffset of sealed) this.#sealListener(endOffset);
+  }
+
+  #commitTo(to: number): void {
+    const from = this.#highWatermark;
+    this.#highWatermark = to;
+    let count = 0;
+    for (; count < this.#uncommitted.length && this.#uncommitted[count]!.endOffset <= to; count++) {
+      this.#uncommittedBytes -= this.#uncommitted[count]!.bytes;
+    }
+    this.#uncommitted.splice(0, count);
+    this.#commitListener(from, to);
+    this.cache.trim(to);
+  }
+
+  /** The one to call when a segment has ended, is on disk and committed, with one past its last offset. */
   onSeal(listener: (endOffset: number) => void): void {
     this.#sealListener = listener;
   }
@@ -280,7 +388,10 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   #checkDrained(): void {
-    if (this.#highWatermark === this.endOffset || this.#failure !== undefined) this.#onDrained?.();
+    if (this.#keptOffset !== this.endOffset && this.#failure === undefined) return;
+    this.#onDrained?.();
+    for (const resolve of this.#settling) resolve();
+    this.#settling = [];
   }
 
   /** Goes on in new memory, with a new batch, since a batch lies in one piece. */
@@ -295,15 +406,20 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   #closeBatch(): void {
-    const { count } = this.#run;
-    if (count === this.#openFrom) return;
+    const run = this.#run;
+    const from = this.#openFrom;
+    const { count } = run;
+    if (count === from) return;
     this.#queue.push({
-      run: this.#run,
-      from: this.#openFrom,
-      to: count,
+      baseOffset: run.baseOffset + from,
+      recordCount: count - from,
       flags: this.#openFlags,
+      epoch: this.#epoch,
       timestampMs: this.#options.clock.wallMs(),
+      payload: run.payload(from, count),
+      isEncoded: false,
       topics: this.#openTopics.size > BATCH_TOPICS_MAX ? undefined : this.#openTopics,
+      uncompressedBytes: run.payloadBytes(from, count),
     });
     this.#openFrom = count;
     this.#openFlags = 0;
@@ -319,23 +435,15 @@ export class DiskLog implements Log, ReadableLog {
     if (this.#queue.length === 0) return;
     let bytes = 0;
     let count = 0;
-    for (const { run, from, to } of this.#queue) {
-      bytes += run.payloadBytes(from, to);
+    for (const { payload } of this.#queue) {
+      bytes += payload.length;
       if (count > 0 && bytes > STAGING_BYTES) break;
       count++;
     }
     this.#inFlight = this.#queue.splice(0, count);
-    const { epoch } = this.#options;
     this.#writer.send({
       kind: 'write',
-      batches: this.#inFlight.map(({ run, from, to, flags, timestampMs }) => ({
-        baseOffset: run.baseOffset + from,
-        recordCount: to - from,
-        flags,
-        epoch,
-        timestampMs,
-        payload: run.payload(from, to),
-      })),
+      batches: this.#inFlight.map(({ topics: _, uncompressedBytes: __, ...batch }) => batch),
     });
   }
 
@@ -346,6 +454,9 @@ export class DiskLog implements Log, ReadableLog {
         this.#onSpace(answer);
         this.#resolveStart();
         this.#handOver();
+        break;
+      case 'encoded':
+        this.#onEncoded(answer);
         break;
       case 'written':
         this.#onWritten(answer.kept);
@@ -370,41 +481,53 @@ export class DiskLog implements Log, ReadableLog {
     this.#inFlight = [];
     assert(kept.length === batches.length, `${kept.length} of ${batches.length} batches are kept`);
     for (let i = 0; i < batches.length; i++) this.#enter(batches[i]!, kept[i]!);
-    const from = this.#highWatermark;
     const last = batches.at(-1)!;
-    this.#highWatermark = last.run.baseOffset + last.to;
+    this.#keptOffset = last.baseOffset + last.recordCount;
     // The disk is busy again before anyone looks at what it has kept.
     this.#handOver();
-    this.#commitListener(from, this.#highWatermark);
-    this.cache.trim(this.#highWatermark);
-    if (this.#onDrained !== undefined) {
-      this.#handOver();
-      this.#checkDrained();
-    }
+    if (this.#isAlone) this.#commitTo(this.#keptOffset);
+    this.#keptListener(this.#keptOffset);
+    if (this.#onDrained === undefined && this.#settling.length === 0) return;
+    this.#handOver();
+    this.#checkDrained();
   }
 
   /** Puts a batch that is kept into the index of its segment. */
-  #enter({ run, from, to, timestampMs, topics }: ClosedBatch, kept: KeptBatch): void {
+  #enter(batch: ClosedBatch, kept: KeptBatch): void {
     const { segmentBase, position, storedBytes, flags } = kept;
+    const { baseOffset, recordCount, epoch, timestampMs, topics, uncompressedBytes } = batch;
     if (segmentBase !== this.segments.active.baseOffset) this.#seal(segmentBase);
-    const payloadBytes = run.payloadBytes(from, to);
-    const count = to - from;
+    const lastOffset = baseOffset + recordCount - 1;
     this.segments.active.add({
       position,
       header: {
         codec: Codec.None,
         flags,
-        epoch: this.#options.epoch,
-        baseOffset: run.baseOffset + from,
-        lastOffset: run.baseOffset + to - 1,
+        epoch,
+        baseOffset,
+        lastOffset,
         timestampMs,
-        recordCount: count,
-        uncompressedBytes: payloadBytes,
+        recordCount,
+        uncompressedBytes,
         storedBytes: storedBytes - BATCH_HEADER_BYTES,
       },
       topics,
     });
-    this.#uncommittedBytes -= payloadBytes - count * RECORD_LENGTH_BYTES;
+    const lengths = batch.isEncoded ? 0 : recordCount * RECORD_LENGTH_BYTES;
+    this.#uncommitted.push({ endOffset: lastOffset + 1, bytes: uncompressedBytes - lengths });
+  }
+
+  #onEncoded({ bytes, lengths }: Extract<WriterAnswer, { kind: 'encoded' }>): void {
+    const batches = this.#inFlight;
+    assert(lengths.length === batches.length, `${lengths.length} of ${batches.length} batches are encoded`);
+    let at = 0;
+    const encoded = batches.map(({ baseOffset, recordCount, topics }, i): EncodedBatch => {
+      const start = at;
+      at += lengths[i]!;
+      const buffer = Buffer.from(bytes.buffer, start, lengths[i]!);
+      return { baseOffset, endOffset: baseOffset + recordCount, bytes: buffer, topics };
+    });
+    this.#mirrorListener(encoded);
   }
 
   /** The writer has gone on to another segment: the one before it is on disk, and gets its index. */
@@ -416,7 +539,10 @@ export class DiskLog implements Log, ReadableLog {
   #onIndexed(baseOffset: number): void {
     this.segments.indexWritten(baseOffset);
     const segment = this.segments.sealed.find((one) => one.baseOffset === baseOffset);
-    if (segment !== undefined) this.#sealListener(segment.endOffset);
+    if (segment !== undefined) {
+      if (segment.endOffset <= this.#highWatermark) this.#sealListener(segment.endOffset);
+      else this.#sealedAhead.push(segment.endOffset);
+    }
     this.#retain();
   }
 
@@ -492,7 +618,7 @@ export class DiskLog implements Log, ReadableLog {
     const { sealedBytes } = this.segments;
     const isOld = retentionHours > 0 && oldest.lastTimestampMs < clock.wallMs() - retentionHours * HOUR_MS;
     if (sealedBytes <= retentionBytes && !isOld && !this.#wantsRoom) return false;
-    if (oldest.endOffset > snapshotFloor()) return false;
+    if (oldest.endOffset > Math.min(snapshotFloor(), this.#highWatermark)) return false;
     const answer = neededFrom(oldest.endOffset);
     this.#isRetentionOpen = answer === undefined;
     const from = answer ?? oldest.baseOffset;
@@ -518,6 +644,40 @@ export class DiskLog implements Log, ReadableLog {
     onDamaged(from, to);
   }
 
+  /**
+   * Batches as they lie on disk, from `from` on, which is where one begins: as many as `bytesMax` allows, one at least; none at the end of what is
+   * kept. They are not looked at: whoever gets them checks them.
+   * @returns undefined where the log begins later by now
+   * @throws what the operating system answers
+   */
+  async readBatches(from: number, bytesMax: number): Promise<EncodedBatch[] | undefined> {
+    if (from >= this.#keptOffset) return [];
+    if (from < this.startOffset) return undefined;
+    const segment = this.segments.find(from);
+    const index = this.segments.index(segment.baseOffset) ?? (await this.#load(segment));
+    if (from < this.startOffset) return undefined;
+    if (from >= index.endOffset) return [];
+    const first = index.batchOf(from);
+    assert(index.base(first) === from, `a batch begins at ${from}`);
+    const start = index.position(first);
+    let end = first + 1;
+    while (end < index.batchCount && index.position(end) + index.batchBytes(end) - start <= bytesMax) end++;
+    const length = index.position(end - 1) + index.batchBytes(end - 1) - start;
+    const bytes = await this.#reads.read(this.segments.path(segment.baseOffset), start, length);
+    const batches: EncodedBatch[] = [];
+    for (let batch = first; batch < end; batch++) {
+      const at = index.position(batch) - start;
+      const ids = index.topicIds(batch);
+      batches.push({
+        baseOffset: index.base(batch),
+        endOffset: index.end(batch),
+        bytes: bytes.subarray(at, at + index.batchBytes(batch)),
+        topics: ids === undefined ? undefined : new Set(Array.from(ids, (id) => index.dictionary[id]!)),
+      });
+    }
+    return batches;
+  }
+
   async offsetAt(timestampMs: number): Promise<number> {
     const segment = this.segments.sealed.find(({ lastTimestampMs }) => lastTimestampMs >= timestampMs);
     const { baseOffset } = segment ?? this.segments.active;
@@ -539,8 +699,8 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   /**
-   * Hands out the committed records from an offset on, but for batches in which none changes state. To be used before anything is appended.
-   * The slice and its bytes are only there during the call.
+   * Hands out the committed records from an offset on, but for batches in which none changes state. The slice and its bytes are only there
+   * during the call.
    * @throws {GomqError} DATA_DAMAGED
    */
   async replay(
@@ -548,8 +708,9 @@ export class DiskLog implements Log, ReadableLog {
     onRecord: (slice: RecordSlice) => void,
     onProgress: (doneBytes: number, totalBytes: number) => void = () => undefined,
   ): Promise<void> {
+    const to = this.#highWatermark;
     const segments = [...this.segments.sealed, this.segments.active].filter(
-      ({ endOffset }) => endOffset > from,
+      ({ baseOffset, endOffset }) => endOffset > from && baseOffset < to,
     );
     const totalBytes = segments.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
     const slice: RecordSlice = { offset: 0, buffer: this.#run.buffer, start: 0, end: 0 };
@@ -563,7 +724,7 @@ export class DiskLog implements Log, ReadableLog {
       if (index.endOffset < segment.endOffset)
         throw damaged(index.storedBytes, index.endOffset, segment.endOffset, 'no batch');
       const isNeeded = (batch: number): boolean =>
-        index.end(batch) > from && (index.flags(batch) & BatchFlag.State) !== 0;
+        index.end(batch) > from && index.end(batch) <= to && (index.flags(batch) & BatchFlag.State) !== 0;
       for (let batch = 0; batch < index.batchCount; ) {
         if (!isNeeded(batch)) {
           batch++;

@@ -36,6 +36,8 @@ export type WriterRequest =
   | { readonly kind: 'write'; readonly batches: readonly SealedBatch[] }
   | { readonly kind: 'index'; readonly baseOffset: number; readonly bytes: Uint8Array }
   | { readonly kind: 'remove'; readonly baseOffsets: readonly number[] }
+  /** From now on the bytes of batches are answered as soon as they are written. */
+  | { readonly kind: 'mirror' }
   | { readonly kind: 'close' };
 
 /** How much room there is: see DiskSpace. */
@@ -47,6 +49,8 @@ export interface Space {
 export type WriterAnswer =
   /** It has begun. */
   | ({ readonly kind: 'ready' } & Space)
+  /** The batches of a request as they are in their files, in a buffer that is the receiver's alone; they are not kept yet. */
+  | { readonly kind: 'encoded'; readonly bytes: Uint8Array<ArrayBuffer>; readonly lengths: readonly number[] }
   /** All batches of a request are kept. */
   | { readonly kind: 'written'; readonly kept: readonly KeptBatch[] }
   /** The segment has its index on disk, or will get it at the next start where there was no room. */
@@ -76,6 +80,7 @@ export class LogWriter {
   /** What was told last. */
   #told: Space;
   #hasFailed = false;
+  #isMirrored = false;
   /** When to look again, on the clock of `now`. */
   #spaceCheckMs: number;
   /** When the oldest thing that is not on disk was written, where that matters. */
@@ -136,7 +141,7 @@ export class LogWriter {
 
   #serve(request: Exclude<WriterRequest, { kind: 'close' }>): void {
     if (request.kind === 'write') {
-      const kept = this.#segment.write(request.batches);
+      const kept = this.#segment.write(request.batches, this.#isMirrored ? this.#mirror : undefined);
       if (this.#segment.isDirty) this.#dirtySinceMs ??= this.#now();
       // The reserve may be small, and a second long.
       if (this.#space.isFull) this.#space.checkReserve();
@@ -144,6 +149,8 @@ export class LogWriter {
       this.#answer({ kind: 'written', kept });
       // Under load there is no rest.
       this.#syncIfDue();
+    } else if (request.kind === 'mirror') {
+      this.#isMirrored = true;
     } else if (request.kind === 'index') {
       this.#writeIndex(request.baseOffset, request.bytes);
       this.#answer({ kind: 'indexed', baseOffset: request.baseOffset });
@@ -154,6 +161,16 @@ export class LogWriter {
       this.#answer({ kind: 'removed', baseOffsets: request.baseOffsets });
     }
   }
+
+  readonly #mirror = (batches: readonly Buffer[]): void => {
+    const bytes = new Uint8Array(batches.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const batch of batches) {
+      bytes.set(batch, at);
+      at += batch.length;
+    }
+    this.#answer({ kind: 'encoded', bytes, lengths: batches.map(({ length }) => length) });
+  };
 
   #syncDueMs(): number {
     if (this.#dirtySinceMs === undefined || this.#settings.fsync !== 'interval')

@@ -8,7 +8,7 @@
 // longer is several. They are cut off when the segment ends.
 import { join } from 'node:path';
 import { assert } from '../core/assert.js';
-import { encodeBatch } from './batch-codec.js';
+import { encodeBatch, withFlags } from './batch-codec.js';
 import { BatchFlag } from './batch-format.js';
 import type { Disk, DiskFile } from './disk.js';
 import { fileName } from './file-names.js';
@@ -31,8 +31,10 @@ export interface SealedBatch {
   readonly flags: number;
   readonly epoch: number;
   readonly timestampMs: number;
-  /** The records as batch-format.ts has them, not compressed. */
+  /** The records as batch-format.ts has them, not compressed; or the whole batch, header and all, where `isEncoded`. */
   readonly payload: Uint8Array;
+  /** It comes from another broker, as it is on the disk there: checked already, and kept as it is but for the flag AfterSync. */
+  readonly isEncoded: boolean;
 }
 
 /** Where a batch is. */
@@ -132,21 +134,18 @@ export class SegmentWriter {
     return this.#syncedPosition < this.#position;
   }
 
-  /** @throws {DiskFailure} and from then on always */
-  write(batches: readonly SealedBatch[]): KeptBatch[] {
-    const { fsync, segmentBytes, segmentMs, zstd } = this.#options;
+  /**
+   * @param onWritten the bytes of all batches, before they are on disk
+   * @throws {DiskFailure} and from then on always
+   */
+  write(batches: readonly SealedBatch[], onWritten?: (batches: readonly Buffer[]) => void): KeptBatch[] {
+    const { fsync, segmentBytes, segmentMs } = this.#options;
     const kept: KeptBatch[] = [];
+    const written: Buffer[] = [];
     for (const batch of batches) {
-      const { baseOffset, recordCount, flags, epoch, timestampMs, payload } = batch;
-      const header = {
-        flags: this.isDirty ? flags : flags | BatchFlag.AfterSync,
-        epoch,
-        baseOffset,
-        lastOffset: baseOffset + recordCount - 1,
-        timestampMs,
-        recordCount,
-      };
-      const bytes = encodeBatch(zstd, header, payload);
+      const { baseOffset, timestampMs } = batch;
+      const flags = (batch.flags & ~BatchFlag.AfterSync) | (this.isDirty ? 0 : BatchFlag.AfterSync);
+      const bytes = this.#encode(batch, flags);
       // Retention by age takes whole segments that have ended: without this, one that hardly anything is written to would never go.
       const isOld = segmentMs > 0 && timestampMs > this.#firstTimestampMs + segmentMs;
       const isLong = this.#position + bytes.length > segmentBytes;
@@ -157,12 +156,22 @@ export class SegmentWriter {
         segmentBase: this.#baseOffset,
         position: this.#position - bytes.length,
         storedBytes: bytes.length,
-        flags: header.flags,
+        flags,
       });
+      if (onWritten !== undefined) written.push(bytes);
       this.#wantsAhead = fsync === 'always' && bytes.length <= AHEAD_WRITE_BYTES_MAX;
     }
+    onWritten?.(written);
     if (fsync === 'always') this.sync();
     return kept;
+  }
+
+  #encode(batch: SealedBatch, flags: number): Buffer {
+    const { baseOffset, recordCount, epoch, timestampMs, payload } = batch;
+    if (batch.isEncoded) return withFlags(payload, flags);
+    const lastOffset = baseOffset + recordCount - 1;
+    const header = { flags, epoch, baseOffset, lastOffset, timestampMs, recordCount };
+    return encodeBatch(this.#options.zstd, header, payload);
   }
 
   /** Puts on disk what is not yet. */

@@ -27,7 +27,8 @@ function run({ settings, port, signal, staging }: WorkerData, zstd: Zstd): void 
   let isClosed = false;
   const answer = (one: WriterAnswer): void => {
     isClosed ||= one.kind === 'closed';
-    port.postMessage(one);
+    // What is large moves, it is not copied.
+    port.postMessage(one, one.kind === 'encoded' ? [one.bytes.buffer] : []);
   };
   const writer = new LogWriter(settings, nodeDisk, zstd, () => performance.now(), answer);
   while (!isClosed) {

@@ -33,6 +33,8 @@ export class TcpTransport implements Transport {
   readonly isSecure: boolean;
   readonly clientCertificateName: string | undefined;
   readonly #socket: OwnedSocket;
+  /** Made by `readDirectly`. */
+  readonly #isDirect: boolean;
   #handler: TransportHandler | undefined = undefined;
   #error: Error | undefined = undefined;
   #isEnding = false;
@@ -42,8 +44,10 @@ export class TcpTransport implements Transport {
     peer: Peer,
     isSecure: boolean,
     certificateName: string | undefined,
+    isDirect: boolean,
   ) {
     this.#socket = socket;
+    this.#isDirect = isDirect;
     this.remoteAddress = peer.address;
     this.remotePort = peer.port;
     this.isSecure = isSecure;
@@ -58,17 +62,30 @@ export class TcpTransport implements Transport {
 
   /** @param socket made by `readDirectly` */
   static overTcp(socket: Socket, peer: Peer): TcpTransport {
-    return new TcpTransport(socket, peer, false, undefined);
+    return new TcpTransport(socket, peer, false, undefined, true);
   }
 
   static overTls(socket: TLSSocket, peer: Peer, certificateName: string | undefined): TcpTransport {
-    return new TcpTransport(socket, peer, true, certificateName);
+    return new TcpTransport(socket, peer, true, certificateName, false);
+  }
+
+  /** The connection of a client to another broker, as it comes from there; `client` is what that broker knows of it. */
+  static overTunnel(
+    socket: Socket,
+    client: Peer & { isSecure: boolean; certificateName: string | undefined },
+  ): TcpTransport {
+    return new TcpTransport(socket, client, client.isSecure, client.certificateName, false);
   }
 
   start(handler: TransportHandler): void {
     this.#handler = handler;
-    if (this.isSecure) this.#socket.on('data', onData);
-    else this.#socket.read(0);
+    if (this.#isDirect) {
+      this.#socket.read(0);
+      return;
+    }
+    this.#socket.on('data', onData);
+    // A tunnel was paused at its handshake.
+    this.#socket.resume();
   }
 
   write(bytes: Buffer, onWritten: OnWritten): boolean {

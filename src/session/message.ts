@@ -22,6 +22,8 @@ export const RecordType = {
   Counters: 11,
   /** Only in a snapshot: packet ids that a publisher has not released. */
   Received: 12,
+  /** A leader has begun to lead: what lies before it in its log is committed with it. */
+  EpochBegun: 13,
 } as const;
 export type RecordType = (typeof RecordType)[keyof typeof RecordType];
 

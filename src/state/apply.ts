@@ -84,6 +84,9 @@ export function applyRecord(state: State, record: RecordSlice): void {
       group.taken = new Set(taken);
       break;
     }
+    case RecordType.EpochBegun:
+      // It says who leads from here on, which is nothing that sessions know of.
+      break;
     case RecordType.Counters:
       state.skipSessionNumbers(readCounters(record));
       break;

@@ -5,6 +5,7 @@ import { Phase } from '../session/inflight.js';
 import { decodeSource, Message, NO_PUBLISHER, RecordType, topicNameOf } from '../session/message.js';
 import {
   readCounters,
+  readEpochBegun,
   readGroupProgress,
   readPacketId,
   readProgress,
@@ -66,6 +67,8 @@ function describeBody(code: number, record: RecordSlice): object {
       return readPacketId(record);
     case RecordType.GroupProgress:
       return readGroupProgress(record);
+    case RecordType.EpochBegun:
+      return readEpochBegun(record);
     case RecordType.Counters:
       return { lastSessionNumber: readCounters(record) };
     case RecordType.Received:

@@ -110,6 +110,12 @@ export interface GroupProgress {
   taken: number[];
 }
 
+/** A node has become the leader. */
+export interface EpochBegun {
+  epoch: number;
+  node: string;
+}
+
 const ORIGINS = ['cursor', 'retained', 'group', 'replay'] as const;
 /** Bits of a message in flight; its phase is in bits 0 and 1, its kind of origin in bits 2 and 3. */
 const SAME_ORIGIN = 16;
@@ -253,6 +259,11 @@ export function writeReceived(to: RecordWriter, number: number, packetIds: numbe
   for (const offset of given) to.varint(offset);
 }
 
+/** The first record of an epoch. */
+export function writeEpochBegun(to: RecordWriter, record: EpochBegun): void {
+  to.begin(RecordType.EpochBegun).varint(record.epoch).text(record.node);
+}
+
 // ---- reading ------------------------------------------------------------------------------------------------------------------------------
 
 function readerOf({ buffer, start, end }: RecordSlice): RecordReader {
@@ -383,6 +394,11 @@ export function readGroupProgress(slice: RecordSlice): GroupProgress {
     return offsets;
   }) as [number[], number[]];
   return { name, filter, since, cursor, open, taken };
+}
+
+export function readEpochBegun(slice: RecordSlice): EpochBegun {
+  const from = readerOf(slice);
+  return { epoch: from.varint(), node: from.text() };
 }
 
 export function readCounters(slice: RecordSlice): number {

@@ -1,15 +1,18 @@
-// What a broker keeps on disk, opened and closed as a whole: the data directory, the log in it, the snapshots, and the state that they make.
+// What a broker keeps on disk, opened and closed as a whole: the log of a data directory, the snapshots, and the state that they make. A broker that
+// stands alone has all of the log in its state; one of a cluster what is known to be committed, and a replica that follows.
 import type { Clock } from '../core/clock.js';
 import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
-import { openDataDirectory } from '../log/data-directory.js';
+import type { DataDirectory } from '../log/data-directory.js';
 import { nodeDisk } from '../log/disk.js';
 import { type DiskLog, openDiskLog } from '../log/disk-log.js';
 import type { RetentionEvents } from '../log/log.js';
+import { writeCommitted } from '../log/membership.js';
 import { loadZstd } from '../log/zstd.js';
 import { topicNameIn } from '../session/message.js';
 import { applyRecord } from './apply.js';
+import { Replica } from './replica.js';
 import { type Restored, restoreSnapshot } from './restore.js';
 import { SnapshotMaker } from './snapshot-maker.js';
 import type { State, StateOptions } from './state.js';
@@ -17,34 +20,52 @@ import type { State, StateOptions } from './state.js';
 /** A replay says how far it is when it takes longer than this, and then again. */
 const PROGRESS_MS = 2000;
 
+/** How old what is known to be committed may be on disk. */
+const COMMITTED_MS = 1000;
+
 export interface StorageOptions {
   readonly config: Config;
+  /** Stays open when the storage is closed. */
+  readonly directory: DataDirectory;
+  /** In a cluster: everything below is known to be committed. */
+  readonly committed?: number;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly state: StateOptions;
   /** The disk failed, or a file turned out to be damaged: nothing is committed any more. */
   onFailure(error: GomqError): void;
+  /** What cannot be was found in the log. */
+  onDefect(error: unknown): void;
 }
 
 export class Storage {
   readonly log: DiskLog;
   readonly state: State;
+  /** In a cluster: makes the state follow the log, until somebody else does. */
+  readonly replica: Replica | undefined;
   readonly #maker: SnapshotMaker;
-  readonly #release: () => void;
+  readonly #path: string;
+  readonly #timer: NodeJS.Timeout | undefined = undefined;
+  #committed = 0;
   readonly #bind: (retention: RetentionEvents) => void;
 
   constructor(
     log: DiskLog,
     state: State,
+    replica: Replica | undefined,
     maker: SnapshotMaker,
+    path: string,
     bind: (retention: RetentionEvents) => void,
-    release: () => void,
   ) {
     this.log = log;
     this.state = state;
+    this.replica = replica;
     this.#maker = maker;
+    this.#path = path;
     this.#bind = bind;
-    this.#release = release;
+    if (replica === undefined) return;
+    this.#timer = setInterval(() => this.#noteCommitted(), COMMITTED_MS);
+    this.#timer.unref();
   }
 
   /** Who is asked before records go, from now on. Until then none go. */
@@ -52,21 +73,30 @@ export class Storage {
     this.#bind(retention);
   }
 
-  /** Ends what runs beside the log, which is closed already, and lets go of the directory. */
+  /** Closes the log, where nobody has yet, and ends what runs beside it. */
   async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.replica?.stop();
+    await this.log.close();
+    if (this.replica !== undefined) this.#noteCommitted();
     await this.#maker.stop();
-    this.#release();
+  }
+
+  #noteCommitted(): void {
+    const { highWatermark } = this.log;
+    if (highWatermark === this.#committed) return;
+    this.#committed = highWatermark;
+    writeCommitted(this.#path, highWatermark);
   }
 }
 
 /**
- * Opens the data directory that the configuration names and makes the state anew.
- * @throws {GomqError} DATA_IN_USE, DATA_UNREADABLE, DATA_VERSION, DATA_DAMAGED, DISK_FAILED
+ * Opens the log of a data directory and makes the state anew.
+ * @throws {GomqError} DATA_UNREADABLE, DATA_VERSION, DATA_DAMAGED, DISK_FAILED
  */
 export async function openStorage(options: StorageOptions): Promise<Storage> {
-  const { config, logger, clock, onFailure } = options;
-  const path = config.node.data;
-  const directory = openDataDirectory(path, { nodeId: config.node.id });
+  const { config, directory, logger, clock, onFailure, committed } = options;
+  const { path } = directory;
   let log: DiskLog | undefined;
   try {
     let retention: RetentionEvents | undefined;
@@ -77,6 +107,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       clock,
       logger,
       epoch: 1,
+      ...(committed === undefined ? {} : { committed }),
       onFailure,
       onDamaged: (from, to) => retention?.onLost(from, to),
       snapshotFloor: () => maker?.floor ?? 0,
@@ -84,7 +115,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       neededFrom: (before) => (retention === undefined ? 0 : retention.neededFrom(before)),
       onLost: (from, to) => retention?.onLost(from, to),
     });
-    const { state, unusable } = await restoreState(log, path, options);
+    const { state, offset, unusable } = await restoreState(log, path, options);
     const made = new SnapshotMaker({
       directory: path,
       isCompressed: config.log.compression === 'zstd',
@@ -93,18 +124,15 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
     });
     maker = made;
     log.onSeal((endOffset) => made.onSeal(endOffset, config.log.segmentBytes));
-    return new Storage(
-      log,
-      state,
-      made,
-      (bound) => {
-        retention = bound;
-      },
-      () => directory.release(),
-    );
+    const replica =
+      committed === undefined
+        ? undefined
+        : new Replica({ log, state, applied: offset, zstd: await loadZstd(), onFailure: options.onDefect });
+    return new Storage(log, state, replica, made, path, (bound) => {
+      retention = bound;
+    });
   } catch (error) {
     await log?.close();
-    directory.release();
     throw error;
   }
 }
@@ -125,6 +153,8 @@ async function restoreState(log: DiskLog, path: string, options: StorageOptions)
   }
   const began = clock.monotonicMs();
   let toldMs = began;
+  // A snapshot is made of what is committed.
+  if (options.committed !== undefined) log.advance(offset);
   await log.replay(
     offset,
     (record) => applyRecord(state, record),
@@ -145,5 +175,5 @@ async function restoreState(log: DiskLog, path: string, options: StorageOptions)
     retained: state.retained.size,
     tookMs,
   });
-  return restored;
+  return { ...restored, offset: log.highWatermark };
 }

@@ -85,6 +85,7 @@ class Writing {
         // A clock that goes on with each record, so that segments end by their age too.
         timestampMs: 1 + baseOffset,
         payload,
+        isEncoded: false,
       };
     });
     this.answers.length = 0;

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/core/clock.js';
 import type { LogFields, Logger } from '../../src/core/logger.js';
-import { type DataDirectory, openDataDirectory, type Suspect } from '../../src/log/data-directory.js';
+import { openDataDirectory, type Suspect, type SuspectMarker } from '../../src/log/data-directory.js';
 import { type DiskLog, type DiskLogOptions, openDiskLog } from '../../src/log/disk-log.js';
 import { type LogReader, ReadResult } from '../../src/log/log.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -14,14 +14,9 @@ const MEBIBYTE = 1024 * 1024;
 const HUGE_BYTES = Number.MAX_SAFE_INTEGER;
 
 /** Of a simulated disk. */
-export class SimulatedDirectory implements DataDirectory {
+export class SimulatedDirectory implements SuspectMarker {
   readonly path = '/data';
-  readonly clusterId = 'cluster';
-  readonly nodeId = 'node';
-  readonly incarnation = 'incarnation';
   suspect: Suspect | undefined = undefined;
-
-  release(): void {}
 
   markSuspect(suspect: Suspect): boolean {
     this.suspect = suspect;
@@ -61,7 +56,7 @@ export function listeningLogger(lines: LogLine[]): Logger {
 
 /** A log that nothing may happen to, unless the options say so. */
 export function logOptions(
-  directory: DataDirectory,
+  directory: DiskLogOptions['directory'],
   disk: SimulatedDisk | undefined,
   options: Partial<DiskLogOptions>,
 ): DiskLogOptions {

@@ -1,0 +1,470 @@
+// Who leads. Pure: told what the coordinator shows, what became of transactions and what time it is, it answers with effects; it knows no network, no
+// disk and no clock. The rules R1 to R11 are in docs/REPLICATION.md, each with the argument why it is needed.
+//
+//                 the leader is another one
+//     waiting <------------------------------> member
+//        |  ^                                    |
+//        |  | another one was faster             | the leader's key is gone, or its process is (R9)
+//        v  |                                    v
+//     campaigning <------------------------------+
+//        |  won
+//        v
+//     elected: the epoch is made to last -> leading -> stood down -> waiting
+//
+// A transaction is one at a time, and nothing is decided while one is under way, but to stand down.
+import { assert } from '../core/assert.js';
+import { GomqError } from '../core/errors.js';
+import type {
+  ClusterState,
+  ClusterView,
+  InSyncMember,
+  LeaderKey,
+  Outcome,
+  Transaction,
+} from './coordinator.js';
+
+export interface ElectionOptions {
+  readonly node: string;
+  readonly incarnation: string;
+  /** For the log lines. */
+  readonly cluster: string;
+  readonly minInSync: number;
+  /** How long a lease holds after the keepalive was sent, less what clocks and the way may take. */
+  readonly leaseMs: number;
+  /** Draws what must never be drawn twice. */
+  readonly draw: () => string;
+}
+
+/** What the data directory says. */
+export interface Standing {
+  /** '' where it has never been in a cluster. */
+  readonly clusterId: string;
+  /** The highest epoch that is on disk (R3). */
+  readonly epoch: number;
+  readonly logEnd: number;
+}
+
+export type Effect =
+  /** The answer goes to `onOutcome`. */
+  | { readonly kind: 'commit'; readonly transaction: Transaction }
+  /** To be on disk before anything else is done; then `onPersisted`. */
+  | { readonly kind: 'persist'; readonly clusterId: string; readonly epoch: number }
+  /** It is the leader: what it appends from now on is of `epoch`. */
+  | { readonly kind: 'lead'; readonly epoch: number; readonly inSync: readonly InSyncMember[] }
+  /** The change of the in-sync set is in force, or certainly is not and will not be. */
+  | { readonly kind: 'confirmed' | 'abandoned' }
+  | { readonly kind: 'follow'; readonly leader: string; readonly epoch: number }
+  /** There is nobody to follow, and this node does not lead. */
+  | { readonly kind: 'wait' }
+  | { readonly kind: 'stand-down'; readonly why: string }
+  | { readonly kind: 'warn'; readonly message: string }
+  /** This directory and this cluster do not belong together. */
+  | { readonly kind: 'fail'; readonly error: GomqError };
+
+type Role =
+  | { readonly kind: 'waiting' }
+  | {
+      readonly kind: 'member';
+      readonly leader: string;
+      readonly epoch: number;
+      readonly leaderRevision: number;
+    }
+  | { readonly kind: 'elected'; readonly epoch: number }
+  | { readonly kind: 'leading'; readonly epoch: number };
+
+type Pending = {
+  readonly kind: 'found' | 'restore' | 'resign' | 'campaign' | 'in-sync';
+  readonly state: ClusterState;
+};
+
+/** What a leader leads with. */
+interface Own {
+  readonly state: ClusterState;
+  readonly stateRevision: number;
+  readonly leader: LeaderKey;
+  readonly leaderRevision: number;
+}
+
+/** A leader whose key has gone, although it is there, has so long to write it again before a member takes its place. */
+const GRACE_MS = 500;
+
+export class Election {
+  readonly #options: ElectionOptions;
+  #standing: Standing;
+  #view: ClusterView | undefined = undefined;
+  #role: Role = { kind: 'waiting' };
+  #pending: Pending | undefined = undefined;
+  /** What it waits for before it goes on: the disk. */
+  #isPersisting = false;
+  /** What it wrote last as the leader; views of before it say nothing about it. */
+  #own: Own | undefined = undefined;
+  /** Views from before this revision do not show what it did, or why it failed. */
+  #revisionMin = 0;
+  /** The log can be appended to and read. */
+  #isReady = true;
+  /** The leader that it follows was heard of just now. */
+  #isLeaderHeard = false;
+  /** When a member stops waiting for a leader whose key is gone and that is heard of. */
+  #graceUntilMs = Number.POSITIVE_INFINITY;
+  #nowMs = Number.NEGATIVE_INFINITY;
+  /** Revision of a leader key whose process is known to be gone. */
+  #goneRevision = 0;
+  #leaseUntilMs = Number.NEGATIVE_INFINITY;
+  /** It leads for as long as it must, and then no more. */
+  #isLeaving = false;
+  #effects: Effect[] = [];
+  #warned = '';
+
+  constructor(options: ElectionOptions, standing: Standing) {
+    this.#options = options;
+    this.#standing = standing;
+  }
+
+  /** What is to be done, in this order; asked for after each call of the methods below. */
+  takeEffects(): readonly Effect[] {
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  get isLeading(): boolean {
+    return this.#role.kind === 'leading';
+  }
+
+  get clusterId(): string {
+    return this.#standing.clusterId;
+  }
+
+  /** The epoch it leads or follows in; that on disk otherwise. */
+  get epoch(): number {
+    return 'epoch' in this.#role ? this.#role.epoch : this.#standing.epoch;
+  }
+
+  /** The leader that is known. */
+  get leader(): string | undefined {
+    if (this.#role.kind === 'leading') return this.#options.node;
+    return this.#role.kind === 'member' ? this.#role.leader : undefined;
+  }
+
+  // ---- what happened ----------------------------------------------------------------------------------------------------------------
+
+  onView(view: ClusterView): void {
+    // Revisions only go back with etcd itself: it was wiped or restored, and nothing that was known of it holds.
+    if (view.revision < (this.#view?.revision ?? 0)) this.#revisionMin = 0;
+    this.#view = view;
+    this.#decide();
+  }
+
+  onLease(sentAtMs: number): void {
+    this.#leaseUntilMs = Math.max(this.#leaseUntilMs, sentAtMs + this.#options.leaseMs);
+    this.#decide();
+  }
+
+  onLeaseLost(): void {
+    this.#leaseUntilMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** The process that holds the leader key of the view has ended (R9). */
+  onLeaderGone(leader: string): void {
+    const key = this.#view?.leader;
+    if (key === undefined || key.value.node !== leader) return;
+    this.#goneRevision = key.revision;
+    this.#decide();
+  }
+
+  onPersisted(): void {
+    assert(this.#isPersisting, 'something was to be persisted');
+    this.#isPersisting = false;
+    if (this.#role.kind === 'elected') {
+      const { epoch } = this.#role;
+      this.#role = { kind: 'leading', epoch };
+      this.#effects.push({ kind: 'lead', epoch, inSync: this.#own!.state.inSync });
+    }
+    this.#decide();
+  }
+
+  /** The log is closed: nothing can be led with it. It is so after each `stand-down`. */
+  onLogClosed(): void {
+    this.#isReady = false;
+  }
+
+  onLogOpened(logEnd: number): void {
+    this.#standing = { ...this.#standing, logEnd };
+    this.#isReady = true;
+    this.#decide();
+  }
+
+  /**
+   * To be called several times a second.
+   * @param isFollowed as a leader: every other node in sync has acknowledged this epoch just now (R10)
+   * @param isLeaderHeard as a member: the leader was heard of just now
+   */
+  onTick(nowMs: number, isFollowed: boolean, isLeaderHeard: boolean): void {
+    this.#nowMs = nowMs;
+    this.#isLeaderHeard = isLeaderHeard;
+    if (this.#role.kind === 'leading' && nowMs > this.#leaseUntilMs && !isFollowed) {
+      this.#standDown('the lease was not renewed in time, and not all in sync answer');
+    }
+    this.#decide();
+  }
+
+  /** The in-sync set should be another one. @returns whether the change is sent; `confirmed` says that it is in force */
+  proposeInSync(inSync: readonly InSyncMember[]): boolean {
+    if (this.#role.kind !== 'leading' || this.#pending !== undefined || this.#isLeaving) return false;
+    const { state, stateRevision, leaderRevision } = this.#own!;
+    const next = { ...state, inSync, nonce: this.#options.draw() };
+    this.#commit({ kind: 'in-sync', state: next }, { stateRevision, leaderRevision, state: next });
+    return true;
+  }
+
+  /** Hands the lead over: the key goes, and with it this node from the in-sync set if that leaves enough. Nothing is led any more after it. */
+  resign(): void {
+    this.#isLeaving = true;
+    if (this.#role.kind !== 'leading') return;
+    this.#standDown('a planned end');
+  }
+
+  onOutcome(outcome: Outcome): void {
+    const pending = this.#pending;
+    assert(pending !== undefined, 'a transaction was sent');
+    this.#pending = undefined;
+    if (outcome.kind === 'done') {
+      this.#revisionMin = Math.max(this.#revisionMin, outcome.revision);
+      this.#onDone(pending, outcome.revision);
+    } else {
+      // Something else was faster: the view that shows it is on its way.
+      this.#revisionMin = Math.max(this.#revisionMin, this.#view!.revision + 1);
+      if (pending.kind === 'in-sync') this.#effects.push({ kind: 'abandoned' });
+    }
+    this.#decide();
+  }
+
+  #onDone(pending: Pending, revision: number): void {
+    if (pending.kind === 'campaign') {
+      const { state } = pending;
+      const leader = { node: state.leader, epoch: state.epoch, nonce: state.nonce };
+      this.#own = { state, stateRevision: revision, leader, leaderRevision: revision };
+      this.#role = { kind: 'elected', epoch: state.epoch };
+      this.#persist(state.clusterId, state.epoch);
+    } else if (pending.kind === 'in-sync' && this.#role.kind === 'leading') {
+      this.#own = { ...this.#own!, state: pending.state, stateRevision: revision };
+      this.#effects.push({ kind: 'confirmed' });
+    } else if (pending.kind === 'restore' && this.#role.kind === 'leading') {
+      this.#own = { ...this.#own!, state: pending.state, stateRevision: revision, leaderRevision: revision };
+    }
+  }
+
+  // ---- decisions --------------------------------------------------------------------------------------------------------------------
+
+  #decide(): void {
+    const view = this.#view;
+    if (view === undefined || view.revision < this.#revisionMin || this.#isPersisting) return;
+    if (this.#role.kind === 'leading') {
+      this.#checkLead(view);
+      return;
+    }
+    if (this.#pending !== undefined) return;
+    const { state } = view;
+    if (state === undefined) {
+      this.#found(view);
+      return;
+    }
+    if (!this.#belongs(state.value)) return;
+    const { leader } = view;
+    if (leader !== undefined && !this.#isGone(leader.value, leader.revision)) {
+      this.#follow(leader.value, leader.revision);
+      return;
+    }
+    if (leader === undefined && this.#isGraceful(state.value)) return;
+    this.#setWaiting();
+    this.#campaign(view, state.value, state.revision);
+  }
+
+  /** The leader's key is gone, the leader is not: the lease ran out while etcd was away. It writes its key again, unless it gave it up. */
+  #isGraceful({ leader }: ClusterState): boolean {
+    if (this.#role.kind !== 'member' || !this.#isLeaderHeard || leader === '') return false;
+    if (this.#graceUntilMs === Number.POSITIVE_INFINITY) this.#graceUntilMs = this.#nowMs + GRACE_MS;
+    return this.#nowMs < this.#graceUntilMs;
+  }
+
+  /** Whether what it leads with is still there. */
+  #checkLead(view: ClusterView): void {
+    if (this.#pending !== undefined) return;
+    const own = this.#own!;
+    const { state, leader } = view;
+    if (state !== undefined && state.value.clusterId !== own.state.clusterId) {
+      this.#standDown('the cluster has another id');
+      this.#belongs(state.value);
+    } else if (state !== undefined && state.value.epoch > own.state.epoch) {
+      this.#standDown(`epoch ${state.value.epoch} has begun, and ${state.value.leader} leads`);
+    } else if (state?.value.nonce !== own.state.nonce || leader?.value.nonce !== own.leader.nonce) {
+      this.#restore(view);
+    }
+  }
+
+  /** Nothing is known of this cluster. The first node that may makes it; a cluster that was there before never begins anew (R11). */
+  #found(view: ClusterView): void {
+    const { node, incarnation, minInSync, cluster } = this.#options;
+    const { clusterId, logEnd } = this.#standing;
+    this.#setWaiting();
+    if (clusterId !== '') {
+      this.#warn(
+        `etcd knows nothing of cluster '${cluster}', and this directory belongs to it: etcd was wiped, or it is another one. Bring the keys below /gomq/${cluster}/ back from a copy`,
+      );
+      return;
+    }
+    const members = [...view.members.values()].map(({ value }) => value);
+    if (!members.some((one) => one.node === node) || members.length < minInSync) {
+      this.#warn(`a new cluster begins when ${minInSync} of its nodes are there`);
+      return;
+    }
+    const former = members.find((one) => one.clusterId !== '');
+    if (former !== undefined) {
+      this.#warn(
+        `etcd knows nothing of cluster '${cluster}', and the directory of ${former.node} belongs to it: it does not begin anew`,
+      );
+      return;
+    }
+    // A broker that stood alone before brings its log along; nobody else may have one.
+    const withLog = members.filter((one) => one.logEnd > 0);
+    if (withLog.length > 1 || (withLog.length === 1 && logEnd === 0)) return;
+    const inSync = [{ node, incarnation }];
+    const draw = this.#options.draw;
+    const state: ClusterState = {
+      clusterId: draw(),
+      epoch: this.#standing.epoch,
+      leader: '',
+      inSync,
+      nonce: draw(),
+    };
+    const leaderRevision = view.leader?.revision ?? 0;
+    this.#commit({ kind: 'found', state }, { stateRevision: 0, leaderRevision, state });
+  }
+
+  /**
+   * Its keys are gone or old, and no later epoch has begun: the lease was over, or etcd was wiped or restored. It writes them again, since it knows
+   * them and nobody else may (R11). Whoever is elected instead at the same moment has changed one of the revisions.
+   */
+  #restore(view: ClusterView): void {
+    const { state: before, leader } = this.#own!;
+    const state = { ...before, nonce: this.#options.draw() };
+    const stateRevision = view.state?.revision ?? 0;
+    const leaderRevision = view.leader?.revision ?? 0;
+    this.#commit({ kind: 'restore', state }, { stateRevision, leaderRevision, state, leader });
+  }
+
+  /** Whether this directory is of the cluster; the first time it becomes so. */
+  #belongs(state: ClusterState): boolean {
+    const { clusterId, epoch, logEnd } = this.#standing;
+    const { node, incarnation, cluster } = this.#options;
+    if (clusterId === state.clusterId) return true;
+    const isListed = state.inSync.some((one) => one.node === node && one.incarnation === incarnation);
+    if (clusterId !== '') {
+      const message = `this directory belongs to cluster ${clusterId}, and '${cluster}' in etcd is cluster ${state.clusterId}`;
+      this.#fail(
+        message,
+        'Look whether it is the right etcd and the right --cluster; an empty directory joins any.',
+      );
+    } else if (logEnd > 0 && !isListed) {
+      const message = `this directory has the messages of a broker that stood alone, and cluster '${cluster}' has its own`;
+      this.#fail(message, 'Join with an empty directory.');
+    } else this.#persist(state.clusterId, epoch);
+    return false;
+  }
+
+  #isGone({ node, epoch }: LeaderKey, revision: number): boolean {
+    // Its own, of a process that it is not any more: whoever has the directory knows that the one before is gone.
+    if (node === this.#options.node) return epoch <= this.#standing.epoch;
+    return revision === this.#goneRevision;
+  }
+
+  #follow({ node, epoch }: LeaderKey, leaderRevision: number): void {
+    if (epoch < this.#standing.epoch) {
+      this.#setWaiting();
+      return;
+    }
+    if (node === this.#options.node) return;
+    const role = this.#role;
+    if (role.kind === 'member' && role.leaderRevision === leaderRevision) return;
+    if (epoch > this.#standing.epoch) {
+      this.#setWaiting();
+      this.#persist(this.#standing.clusterId, epoch);
+      return;
+    }
+    this.#role = { kind: 'member', leader: node, epoch, leaderRevision };
+    this.#graceUntilMs = Number.POSITIVE_INFINITY;
+    this.#effects.push({ kind: 'follow', leader: node, epoch });
+  }
+
+  /** Tries to become the leader, if it has everything that was acknowledged (R2). */
+  #campaign(view: ClusterView, state: ClusterState, stateRevision: number): void {
+    const { node, incarnation, draw } = this.#options;
+    if (this.#isLeaving || !this.#isReady || this.#nowMs > this.#leaseUntilMs) return;
+    if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;
+    const epoch = Math.max(state.epoch, this.#standing.epoch) + 1;
+    const inSync = this.#present(view, state.inSync);
+    const next: ClusterState = { clusterId: state.clusterId, epoch, leader: node, inSync, nonce: draw() };
+    const leader = { node, epoch, nonce: next.nonce };
+    const leaderRevision = view.leader?.revision ?? 0;
+    this.#commit({ kind: 'campaign', state: next }, { stateRevision, leaderRevision, state: next, leader });
+  }
+
+  /** Of those in sync the ones that are there, as far as enough stay (R5): it would have to wait for the others. */
+  #present(view: ClusterView, inSync: readonly InSyncMember[]): InSyncMember[] {
+    const { node, minInSync } = this.#options;
+    const present = [...inSync];
+    for (const one of inSync) {
+      if (present.length <= minInSync) break;
+      const isLeaderGone = view.leader?.value.node === one.node;
+      const isRegistered = view.members.get(one.node)?.value.incarnation === one.incarnation;
+      if (one.node !== node && (isLeaderGone || !isRegistered)) present.splice(present.indexOf(one), 1);
+    }
+    return present;
+  }
+
+  #standDown(why: string): void {
+    const own = this.#own!;
+    this.#role = { kind: 'waiting' };
+    this.#own = undefined;
+    this.#isReady = false;
+    this.#effects.push({ kind: 'stand-down', why });
+    // A change of the in-sync set may be under way: its outcome comes first, or the keys expire by themselves.
+    if (this.#pending !== undefined) return;
+    const view = this.#view!;
+    if (view.state !== undefined && view.state.value.epoch > own.state.epoch) return;
+    const { minInSync, node, draw } = this.#options;
+    const others = own.state.inSync.filter((one) => one.node !== node);
+    const inSync = this.#isLeaving && others.length >= minInSync ? others : own.state.inSync;
+    // Nobody waits for a leader that has given up.
+    const state = { ...own.state, leader: '', inSync, nonce: draw() };
+    const { stateRevision, leaderRevision } = own;
+    this.#commit({ kind: 'resign', state }, { stateRevision, leaderRevision, state, leader: 'delete' });
+  }
+
+  #setWaiting(): void {
+    if (this.#role.kind === 'waiting') return;
+    this.#role = { kind: 'waiting' };
+    this.#effects.push({ kind: 'wait' });
+  }
+
+  #persist(clusterId: string, epoch: number): void {
+    this.#isPersisting = true;
+    this.#standing = { ...this.#standing, clusterId, epoch };
+    this.#effects.push({ kind: 'persist', clusterId, epoch });
+  }
+
+  #commit(pending: Pending, transaction: Transaction): void {
+    this.#pending = pending;
+    this.#effects.push({ kind: 'commit', transaction });
+  }
+
+  #warn(message: string): void {
+    if (this.#warned === message) return;
+    this.#warned = message;
+    this.#effects.push({ kind: 'warn', message });
+  }
+
+  #fail(message: string, hint: string): void {
+    this.#effects.push({ kind: 'fail', error: new GomqError('CLUSTER_MISMATCH', message, { hint }) });
+  }
+}

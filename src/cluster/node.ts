@@ -1,0 +1,651 @@
+// One node of a cluster: carries out what the election decides. It opens and closes the log, leads or follows, and says when this node serves clients
+// and where those of others are to go. What it does about its role it does one after the other, in the order in which it was decided.
+//
+//     coordinator --views, leases--> election --effects--> node --> leadership (links to members)
+//                                        ^                  |   +-> receiver (link to the leader)
+//                                        +---- outcomes ----+   +-> serve, stand down: whoever has the clients
+import { formatAddress } from '../core/address.js';
+import { assert } from '../core/assert.js';
+import type { Clock } from '../core/clock.js';
+import { GomqError } from '../core/errors.js';
+import type { Logger } from '../core/logger.js';
+import { version } from '../core/version.js';
+import { cutLog } from '../log/cut-log.js';
+import type { DataDirectory } from '../log/data-directory.js';
+import { nodeDisk } from '../log/disk.js';
+import { EpochHistory, type EpochStart } from '../log/epoch-history.js';
+import { readCommitted, readMembership, writeMembership } from '../log/membership.js';
+import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
+import type { PeerIdentity } from '../replication/handshake.js';
+import { Leadership, type NodeProgress } from '../replication/leadership.js';
+import { dialReplica, dialTunnel, probePeer, type Tunnel } from '../replication/peer-dialer.js';
+import {
+  openPeerListener,
+  type PeerListener,
+  type PeerListenerOptions,
+} from '../replication/peer-listener.js';
+import type { PeerTls } from '../replication/peer-tls.js';
+import { ReplicaReceiver } from '../replication/replica-receiver.js';
+import { RecordWriter } from '../state/record-codec.js';
+import { writeEpochBegun } from '../state/records.js';
+import type { Storage } from '../state/storage.js';
+import type { ClusterView, Coordinator, MemberKey } from './coordinator.js';
+import { type Effect, Election } from './election.js';
+
+const TICK_MS = 100;
+/** A leader whose lease is not renewed goes on while all in sync were heard of within this time (R10). */
+const FOLLOWED_MS = 500;
+/** A leader that was heard of within this time is there. */
+const HEARD_MS = 400;
+const DIAL_MS = 1000;
+const DIAL_AGAIN_MS = 50;
+const PROBE_MS = 300;
+/** A planned end waits so long for what is under way. */
+const HANDOVER_MS = 2000;
+const LEASE_CLOSE_MS = 500;
+
+export interface ClusterNodeOptions {
+  readonly cluster: string;
+  readonly nodeId: string;
+  readonly minInSync: number;
+  readonly leaseSeconds: number;
+  /** Where to listen for other brokers, HOST:PORT. */
+  readonly peer: string;
+  /** The host that others reach this node at. */
+  readonly advertise: string;
+  readonly secret: string;
+  readonly tls: PeerTls | undefined;
+  readonly directory: DataDirectory;
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Draws what is never drawn twice. */
+  readonly draw: () => string;
+  /** Opens the log: everything below `committed` is committed. */
+  openStorage(committed: number): Promise<Storage>;
+  /** Addresses of this node for clients, HOST:PORT, '' where there is none. */
+  addresses(): { mqtt: string; http: string };
+  /** This node leads, with all that was acknowledged in the storage: the state is the callee's from now on. */
+  onServe(storage: Storage, epoch: number): void;
+  /** It does not any more: clients must be gone, and nothing appended, when this returns. */
+  onStandDown(): void;
+  /** Clients may have another way to go. */
+  onChange(): void;
+  onTunnel: PeerListenerOptions['onTunnel'];
+  /** This node cannot go on, which is nobody's defect. */
+  onFailure(error: GomqError): void;
+  onDefect(error: unknown): void;
+}
+
+export type Role = 'leader' | 'member' | 'waiting';
+
+/** What `GET /api/v1/cluster` answers, but for what only the leader knows: see `ClusterStatus`. */
+export interface ClusterMemberStatus {
+  node: string;
+  role: 'leader' | 'member';
+  logEnd: number | null;
+  lagRecords: number | null;
+  inSync: boolean;
+  mqtt: string;
+  http: string;
+}
+
+export interface ClusterStatus {
+  cluster: string;
+  leader: string | null;
+  epoch: number;
+  highWatermark: number;
+  inSync: string[];
+  members: ClusterMemberStatus[];
+}
+
+export class ClusterNode {
+  readonly #options: ClusterNodeOptions;
+  readonly #election: Election;
+  #history: EpochHistory;
+  #clusterId: string;
+  #epoch: number;
+  #storage: Storage | undefined = undefined;
+  #view: ClusterView | undefined = undefined;
+  #listener: PeerListener | undefined = undefined;
+  #leadership: Leadership | undefined = undefined;
+  #isServing = false;
+  #following: Following | undefined = undefined;
+  #receiver: ReplicaReceiver | undefined = undefined;
+  /** What the leader told last. */
+  #status: ClusterStatus | undefined = undefined;
+  /** What is to be done about the role, in order. */
+  #work: Promise<void> = Promise.resolve();
+  #isRunning = false;
+  #isStopping = false;
+  readonly #timer: NodeJS.Timeout;
+  #resignDone: (() => void) | undefined = undefined;
+
+  /** @throws {GomqError} DATA_DAMAGED, DATA_VERSION, DATA_UNREADABLE */
+  static async start(options: ClusterNodeOptions): Promise<ClusterNode> {
+    const { directory } = options;
+    const membership = readMembership(directory.path);
+    const storage = await options.openStorage(readCommitted(directory.path));
+    const node = new ClusterNode(options, membership, storage);
+    try {
+      await node.#listen();
+    } catch (error) {
+      clearInterval(node.#timer);
+      await storage.close();
+      throw error;
+    }
+    return node;
+  }
+
+  private constructor(
+    options: ClusterNodeOptions,
+    membership: { clusterId: string; epoch: number; starts: readonly EpochStart[] } | undefined,
+    storage: Storage,
+  ) {
+    this.#options = options;
+    this.#clusterId = membership?.clusterId ?? '';
+    this.#epoch = Math.max(membership?.epoch ?? 0, storage.log.epoch);
+    this.#history = new EpochHistory(membership?.starts ?? []);
+    const { log } = storage;
+    // The log of a broker that stood alone.
+    if (membership === undefined && log.endOffset > log.startOffset)
+      this.#history.begin(log.epoch, log.startOffset);
+    this.#take(storage);
+    const { nodeId, directory, cluster, minInSync, leaseSeconds, draw } = options;
+    this.#election = new Election(
+      {
+        node: nodeId,
+        incarnation: directory.incarnation,
+        cluster,
+        minInSync,
+        leaseMs: leaseSeconds * 1000 - Math.min(500, leaseSeconds * 100),
+        draw,
+      },
+      { clusterId: this.#clusterId, epoch: this.#epoch, logEnd: storage.log.endOffset },
+    );
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  /** Has everybody know this node, and takes part in what they decide. */
+  join(): void {
+    const { coordinator, logger, nodeId, directory } = this.#options;
+    const { mqtt, http } = this.#options.addresses();
+    const key: MemberKey = {
+      node: nodeId,
+      incarnation: directory.incarnation,
+      clusterId: this.#clusterId,
+      logEnd: this.#storage?.log.endOffset ?? 0,
+      peer: this.#peerAddress(),
+      mqtt,
+      http,
+      version,
+    };
+    coordinator.register(key);
+    coordinator.start({
+      onView: (view) => {
+        this.#view = view;
+        this.#run(() => this.#election.onView(view));
+        this.#options.onChange();
+      },
+      onLease: (sentAtMs) => this.#run(() => this.#election.onLease(sentAtMs)),
+      onLeaseLost: () => {
+        logger.warn('the lease in etcd is over');
+        this.#run(() => this.#election.onLeaseLost());
+      },
+      onReachable: (isReachable, error) => {
+        if (isReachable) logger.info('etcd can be reached');
+        else logger.warn('etcd cannot be reached; what is known goes on', { why: error?.message });
+      },
+    });
+  }
+
+  get role(): Role {
+    if (this.#isServing) return 'leader';
+    return this.#receiver === undefined ? 'waiting' : 'member';
+  }
+
+  /** Where clients are to be sent through: the peer address of a leader that is followed. */
+  get leaderPeer(): string | undefined {
+    const leader = this.#election.leader;
+    if (leader === undefined || leader === this.#options.nodeId) return undefined;
+    return this.#view?.members.get(leader)?.value.peer;
+  }
+
+  /** The leader's address for MQTT clients, or for HTTP. */
+  leaderAddress(kind: 'mqtt' | 'http'): string | undefined {
+    const leader = this.#election.leader;
+    const address = leader === undefined ? undefined : this.#view?.members.get(leader)?.value[kind];
+    return address === '' ? undefined : address;
+  }
+
+  /** As the leader knows it, or told this node last. */
+  get status(): ClusterStatus {
+    const { cluster } = this.#options;
+    if (this.#leadership !== undefined) return this.#ownStatus(this.#leadership);
+    const leader = this.#election.leader ?? null;
+    if (this.#status !== undefined) return { ...this.#status, leader };
+    const members = [...(this.#view?.members.values() ?? [])].map(
+      ({ value }): ClusterMemberStatus => ({
+        node: value.node,
+        role: value.node === leader ? 'leader' : 'member',
+        logEnd: null,
+        lagRecords: null,
+        inSync: this.#view?.state?.value.inSync.some(({ node }) => node === value.node) ?? false,
+        mqtt: value.mqtt,
+        http: value.http,
+      }),
+    );
+    return {
+      cluster,
+      leader,
+      epoch: this.#election.epoch,
+      highWatermark: this.#storage?.log.highWatermark ?? 0,
+      inSync: this.#view?.state?.value.inSync.map(({ node }) => node) ?? [],
+      members,
+    };
+  }
+
+  /** A way to the leader for the bytes of a client. @throws {GomqError} PEER_UNREACHABLE, PEER_REFUSED */
+  async openTunnel(client: TunnelClient): Promise<Tunnel> {
+    const address = this.leaderPeer;
+    if (address === undefined) throw new GomqError('PEER_UNREACHABLE', 'there is no leader');
+    const { secret, tls } = this.#options;
+    return dialTunnel({ address, identity: this.#identity(), secret, tls, client, timeoutMs: DIAL_MS });
+  }
+
+  /** Hands over what it leads, and leaves. The clients are gone already, and the log is closed when this returns. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    const { coordinator } = this.#options;
+    if (this.#election.isLeading) {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          this.#resignDone = resolve;
+          this.#run(() => this.#election.resign());
+        }),
+        new Promise((resolve) => setTimeout(resolve, HANDOVER_MS).unref()),
+      ]);
+    } else this.#run(() => this.#election.resign());
+    clearInterval(this.#timer);
+    this.#stopFollowing();
+    this.#leadership?.close();
+    await this.#listener?.close();
+    await this.#work;
+    await coordinator.close(LEASE_CLOSE_MS);
+    await this.#storage?.close();
+  }
+
+  // ---- the election -----------------------------------------------------------------------------------------------------------------
+
+  #run(happening: () => void): void {
+    happening();
+    // Effects of effects are taken by the round that is under way.
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      for (let effects = this.#election.takeEffects(); effects.length > 0; ) {
+        for (const effect of effects) this.#carryOut(effect);
+        effects = this.#election.takeEffects();
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  #carryOut(effect: Effect): void {
+    const { logger, coordinator, onFailure, onDefect, cluster } = this.#options;
+    switch (effect.kind) {
+      case 'commit':
+        coordinator.commit(effect.transaction).then(
+          (outcome) => {
+            this.#run(() => this.#election.onOutcome(outcome));
+            if (effect.transaction.leader === 'delete') this.#resignDone?.();
+          },
+          (error: unknown) => {
+            if (!this.#isStopping) onDefect(error);
+          },
+        );
+        break;
+      case 'persist':
+        this.#clusterId = effect.clusterId;
+        this.#epoch = effect.epoch;
+        this.#writeMembership();
+        this.#run(() => this.#election.onPersisted());
+        break;
+      case 'confirmed':
+        this.#leadership?.confirm();
+        break;
+      case 'abandoned':
+        this.#leadership?.abandon();
+        break;
+      case 'lead':
+        this.#stopFollowing();
+        this.#do(() => this.#lead(effect));
+        break;
+      case 'follow':
+        this.#stopFollowing();
+        this.#do(async () => this.#follow(effect.leader, effect.epoch));
+        break;
+      case 'wait':
+        this.#stopFollowing();
+        break;
+      case 'stand-down':
+        logger.warn(`stands down as the leader: ${effect.why}`, { cluster });
+        this.#endLeadership();
+        this.#do(() => this.#reopen());
+        break;
+      case 'warn':
+        logger.warn(effect.message, { cluster });
+        break;
+      case 'fail':
+        onFailure(effect.error);
+        break;
+    }
+    this.#options.onChange();
+  }
+
+  #tick(): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    const isFollowed = this.#leadership?.isFollowed(FOLLOWED_MS) ?? false;
+    const isLeaderHeard = this.#receiver !== undefined && nowMs - this.#receiver.heardMs <= HEARD_MS;
+    this.#run(() => this.#election.onTick(nowMs, isFollowed, isLeaderHeard));
+  }
+
+  /** Does something about the role when everything before is done. */
+  #do(work: () => Promise<void>): void {
+    this.#work = this.#work.then(work).catch((error: unknown) => {
+      if (error instanceof GomqError && error.code !== 'INTERNAL') this.#options.onFailure(error);
+      else this.#options.onDefect(error);
+    });
+  }
+
+  #writeMembership(): void {
+    const { starts } = this.#history;
+    writeMembership(this.#options.directory.path, { clusterId: this.#clusterId, epoch: this.#epoch, starts });
+  }
+
+  // ---- the log ----------------------------------------------------------------------------------------------------------------------
+
+  #take(storage: Storage): void {
+    this.#storage = storage;
+    this.#history.cut(storage.log.endOffset);
+    storage.bind({
+      // A member keeps what its leader has, and what its own state has not seen.
+      neededFrom: () => Math.min(this.#receiver?.logStart ?? 0, storage.replica?.applied ?? 0),
+      onLost: (from, to) =>
+        this.#options.logger.error(
+          'the log passed its hard limit and let go of records that the leader still has',
+          {
+            from,
+            to,
+          },
+        ),
+    });
+  }
+
+  /** Begins with the log and the state as they are on disk; `cut` takes off its end first. */
+  async #reopen(cut?: number): Promise<void> {
+    const { directory, openStorage, logger } = this.#options;
+    const storage = this.#storage!;
+    const committed = storage.log.highWatermark;
+    this.#storage = undefined;
+    await storage.close();
+    if (cut !== undefined) {
+      assert(cut >= committed, `the log is cut at ${cut}, and committed up to ${committed}`);
+      const bytesCut = cutLog(nodeDisk, directory.path, cut);
+      logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
+    }
+    const opened = await openStorage(committed);
+    this.#take(opened);
+    this.#run(() => this.#election.onLogOpened(opened.log.endOffset));
+  }
+
+  // ---- leading ----------------------------------------------------------------------------------------------------------------------
+
+  async #lead({ epoch, inSync }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
+    const { nodeId, directory, minInSync, leaseSeconds, clock, logger, onServe, onDefect } = this.#options;
+    if (!this.#election.isLeading || this.#election.epoch !== epoch) return;
+    const { log, replica } = this.#storage!;
+    assert(replica !== undefined, 'the storage of a cluster');
+    this.#history.begin(epoch, log.endOffset);
+    this.#writeMembership();
+    const leadership = new Leadership({
+      self: { node: nodeId, incarnation: directory.incarnation },
+      epoch,
+      inSync,
+      minInSync,
+      silenceMs: (leaseSeconds * 1000) / 2,
+      log,
+      history: this.#history,
+      clock,
+      logger,
+      propose: (wanted) => {
+        let isSent = false;
+        this.#run(() => {
+          isSent = this.#election.proposeInSync(wanted);
+        });
+        return isSent;
+      },
+      status: () => this.status,
+    });
+    this.#leadership = leadership;
+    this.#status = undefined;
+    const names = inSync.map(({ node }) => node);
+    logger.info('leads the cluster', { epoch, inSync: names, logEnd: log.endOffset });
+    // R7: with the first record of its epoch all before it is committed, and only then clients are served.
+    const writer = new RecordWriter();
+    writeEpochBegun(writer, { epoch, node: nodeId });
+    const slice = log.append('', writer.length, false);
+    writer.copyTo(slice.buffer, slice.start);
+    const barrier = slice.offset + 1;
+    log.flush();
+    // Not awaited: what comes next about the role does not wait for members.
+    replica.whenApplied(barrier).then(() => {
+      if (this.#leadership !== leadership) return;
+      replica.stop();
+      this.#isServing = true;
+      logger.info('serves clients', { epoch });
+      onServe(this.#storage!, epoch);
+      this.#options.onChange();
+    }, onDefect);
+  }
+
+  #endLeadership(): void {
+    this.#leadership?.close();
+    this.#leadership = undefined;
+    if (!this.#isServing) return;
+    this.#isServing = false;
+    this.#options.onStandDown();
+  }
+
+  // ---- following --------------------------------------------------------------------------------------------------------------------
+
+  #stopFollowing(): void {
+    this.#following?.abort.abort();
+    this.#following = undefined;
+    this.#receiver?.close();
+    this.#receiver = undefined;
+  }
+
+  #follow(leader: string, epoch: number): void {
+    if (this.#election.leader !== leader || this.#election.epoch !== epoch || this.#isStopping) return;
+    const following: Following = { leader, epoch, abort: new AbortController() };
+    this.#following = following;
+    void this.#dial(following);
+  }
+
+  /** Until there is a link, or another leader. */
+  async #dial(following: Following): Promise<void> {
+    const { secret, tls, logger } = this.#options;
+    const { leader, abort } = following;
+    let told = '';
+    while (this.#following === following) {
+      const address = this.#view?.members.get(leader)?.value.peer;
+      if (address !== undefined) {
+        try {
+          await this.#storage!.log.settled();
+          const link = await dialReplica({
+            address,
+            identity: this.#identity(),
+            secret,
+            tls,
+            timeoutMs: DIAL_MS,
+            signal: abort.signal,
+          });
+          if (this.#following !== following) link.destroy(undefined);
+          else this.#receive(following, link);
+          return;
+        } catch (error) {
+          if (this.#following !== following) return;
+          const { message } = error as Error;
+          if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
+          told = message;
+          await this.#probe(following, address);
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, DIAL_AGAIN_MS));
+    }
+  }
+
+  #receive(following: Following, link: Awaited<ReturnType<typeof dialReplica>>): void {
+    const { logger, clock, onDefect } = this.#options;
+    const { leader, epoch } = following;
+    const { log, replica } = this.#storage!;
+    const receiver = new ReplicaReceiver({
+      link,
+      epoch,
+      log,
+      replica: replica!,
+      starts: this.#history.starts,
+      nowMs: () => clock.monotonicMs(),
+      onHistory: (starts) => {
+        this.#history = new EpochHistory(starts);
+        this.#writeMembership();
+        logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
+        this.#options.onChange();
+      },
+      onCut: (cut) => {
+        this.#receiver = undefined;
+        this.#following = undefined;
+        this.#election.onLogClosed();
+        this.#do(() => this.#reopen(cut));
+        this.#do(async () => this.#follow(leader, epoch));
+      },
+      onStatus: (status) => {
+        this.#status = JSON.parse(status.toString()) as ClusterStatus;
+      },
+      onClosed: (error) => {
+        this.#receiver = undefined;
+        if (this.#following !== following) return;
+        logger.warn('lost the link to the leader', { leader, why: error?.message ?? 'it was closed' });
+        this.#options.onChange();
+        const address = this.#view?.members.get(leader)?.value.peer;
+        const probed = address === undefined ? Promise.resolve() : this.#probe(following, address);
+        probed.then(() => {
+          if (this.#following === following) void this.#dial(following);
+        }, onDefect);
+      },
+    });
+    this.#receiver = receiver;
+    receiver.start();
+    this.#options.onChange();
+  }
+
+  /** R9: a leader whose process is gone needs no waiting for its lease. */
+  async #probe(following: Following, address: string): Promise<void> {
+    if ((await probePeer(address, PROBE_MS)) !== 'gone' || this.#following !== following) return;
+    this.#run(() => this.#election.onLeaderGone(following.leader));
+  }
+
+  // ---- other brokers ----------------------------------------------------------------------------------------------------------------
+
+  async #listen(): Promise<void> {
+    const { peer, secret, tls, logger, onTunnel } = this.#options;
+    this.#listener = await openPeerListener({
+      address: peer,
+      secret,
+      tls,
+      logger,
+      identity: () => this.#identity(),
+      mayAccept: (hello) => this.#refusalOf(hello),
+      onReplica: (link, hello) => {
+        if (this.#leadership === undefined) link.destroy(undefined);
+        else this.#leadership.accept(link, hello.incarnation);
+      },
+      onTunnel,
+    });
+  }
+
+  #refusalOf({ purpose, epoch, node }: HelloFrame): Refusal | undefined {
+    const leadership = this.#leadership;
+    if (this.#isStopping) return { code: 'stopping', message: 'the broker is stopping' };
+    if (leadership === undefined || (purpose === 'tunnel' && !this.#isServing)) {
+      return { code: 'not-leader', message: `${this.#options.nodeId} does not lead` };
+    }
+    if (epoch !== leadership.epoch) {
+      return { code: 'epoch', message: `epoch ${epoch} of ${node}, and this is epoch ${leadership.epoch}` };
+    }
+    return undefined;
+  }
+
+  #identity(): PeerIdentity {
+    const { cluster, nodeId, directory } = this.#options;
+    return {
+      cluster,
+      clusterId: this.#clusterId,
+      node: nodeId,
+      incarnation: directory.incarnation,
+      epoch: this.#election.epoch,
+    };
+  }
+
+  #peerAddress(): string {
+    const { address } = this.#listener!;
+    return formatAddress({ host: this.#options.advertise, port: address.port });
+  }
+
+  #ownStatus(leadership: Leadership): ClusterStatus {
+    const { cluster, nodeId } = this.#options;
+    const { highWatermark, epoch } = leadership;
+    const progress = new Map(leadership.progress().map((one) => [one.node, one]));
+    const members = this.#view?.members ?? new Map();
+    const nodes = [...new Set([...progress.keys(), ...members.keys()])].sort();
+    const logEnd = this.#storage?.log.endOffset ?? 0;
+    return {
+      cluster,
+      leader: nodeId,
+      epoch,
+      highWatermark,
+      inSync: leadership.inSync.map(({ node }) => node),
+      members: nodes.map((node) =>
+        memberStatus(node, nodeId, logEnd, progress.get(node), members.get(node)?.value),
+      ),
+    };
+  }
+}
+
+function memberStatus(
+  node: string,
+  leader: string,
+  logEnd: number,
+  progress: NodeProgress | undefined,
+  key: MemberKey | undefined,
+): ClusterMemberStatus {
+  const end = progress?.logEnd;
+  return {
+    node,
+    role: node === leader ? 'leader' : 'member',
+    logEnd: end ?? null,
+    lagRecords: end === undefined ? null : Math.max(0, logEnd - end),
+    inSync: progress?.isInSync ?? false,
+    mqtt: key?.mqtt ?? '',
+    http: key?.http ?? '',
+  };
+}
+
+/** A leader that this node follows, or tries to. */
+interface Following {
+  readonly leader: string;
+  readonly epoch: number;
+  readonly abort: AbortController;
+}

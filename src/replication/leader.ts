@@ -1,0 +1,193 @@
+// What a leader knows of its members, and what follows from it: how far the log is committed, and who belongs into the in-sync set. Pure: told what
+// happened and what time it is, it answers; it knows no network, no disk and no clock.
+import { assert } from '../core/assert.js';
+import { committedOffset } from './commit-rule.js';
+
+export interface Node {
+  readonly node: string;
+  readonly incarnation: string;
+}
+
+export interface LeaderOptions {
+  /** This node. */
+  readonly self: Node;
+  readonly epoch: number;
+  /** Where the epoch begins in the log. */
+  readonly epochStart: number;
+  /** As it was when this node was elected, which is in it. */
+  readonly inSync: readonly Node[];
+  readonly minInSync: number;
+  /** Whoever is silent for so long is not in sync. */
+  readonly silenceMs: number;
+  readonly nowMs: number;
+}
+
+/** A node that has found its place in this epoch. */
+interface Member {
+  readonly incarnation: string;
+  keptOffset: number;
+  heardMs: number;
+}
+
+export class ReplicationLeader {
+  readonly #options: LeaderOptions;
+  readonly #members = new Map<string, Member>();
+  #confirmed: readonly Node[];
+  #proposed: readonly Node[] | undefined = undefined;
+  #keptOffset = 0;
+  #highWatermark = 0;
+  /** Nodes that were here and are gone. */
+  readonly #left = new Set<string>();
+  /** Until then nobody is found silent: they may be on their way. */
+  #patientUntilMs: number;
+
+  constructor(options: LeaderOptions) {
+    this.#options = options;
+    this.#confirmed = options.inSync;
+    this.#patientUntilMs = options.nowMs + options.silenceMs;
+    const { node } = options.self;
+    assert(this.#isConfirmed(node), `${node} leads and is not in sync`);
+  }
+
+  get highWatermark(): number {
+    return this.#highWatermark;
+  }
+
+  /** As the coordinator has confirmed it. */
+  get inSync(): readonly Node[] {
+    return this.#confirmed;
+  }
+
+  /** Whether what is published now could be committed. */
+  get hasEnough(): boolean {
+    return this.#confirmed.length >= this.#options.minInSync;
+  }
+
+  /** How far the log of a member is known to be on its disk; undefined where it is not connected. */
+  keptOffsetOf(node: string): number | undefined {
+    return this.#members.get(node)?.keptOffset;
+  }
+
+  /** This node has so much of its own log on disk. */
+  onKept(keptOffset: number): void {
+    this.#keptOffset = keptOffset;
+    this.#commit();
+  }
+
+  /** A member has made its log a part of this one, up to `keptOffset`, in this epoch (R3): what it says counts from now on. */
+  onJoined({ node, incarnation }: Node, keptOffset: number, nowMs: number): void {
+    this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs });
+    this.#left.delete(node);
+    this.#commit();
+  }
+
+  onAck(node: string, keptOffset: number, nowMs: number): void {
+    const member = this.#members.get(node);
+    if (member === undefined) return;
+    assert(keptOffset >= member.keptOffset, `${node} has ${keptOffset} after ${member.keptOffset}`);
+    member.keptOffset = keptOffset;
+    member.heardMs = nowMs;
+    this.#commit();
+  }
+
+  onLeft(node: string): void {
+    if (this.#members.delete(node)) this.#left.add(node);
+  }
+
+  /** This node has not listened for a while: that nobody was heard of says nothing about them. */
+  onPaused(nowMs: number): void {
+    this.#patientUntilMs = nowMs + this.#options.silenceMs;
+  }
+
+  /**
+   * The in-sync set as it should be, where that is another one and nothing is under way: without those that are gone or silent as long as enough are
+   * left (R5), and with those that have caught up (R6). One node at a time joins or leaves.
+   */
+  wanted(nowMs: number): readonly Node[] | undefined {
+    if (this.#proposed !== undefined) return undefined;
+    const { self, minInSync } = this.#options;
+    const confirmed = this.#confirmed;
+    for (const [node, { incarnation, keptOffset }] of this.#members) {
+      const known = confirmed.find((one) => one.node === node);
+      if (known?.incarnation === incarnation || !this.#hasCaughtUp(keptOffset)) continue;
+      if (this.#isSilent(node, nowMs)) continue;
+      // A node that comes back with another directory takes the place of its former self, which is gone for good.
+      return [...confirmed.filter((one) => one.node !== node), { node, incarnation }];
+    }
+    if (confirmed.length <= minInSync) return undefined;
+    const gone = confirmed.find(({ node, incarnation }) => {
+      if (node === self.node) return false;
+      const member = this.#members.get(node);
+      return (member !== undefined && member.incarnation !== incarnation) || this.#isSilent(node, nowMs);
+    });
+    return gone === undefined ? undefined : confirmed.filter((one) => one !== gone);
+  }
+
+  /** A change of the in-sync set is about to be sent. */
+  propose(inSync: readonly Node[]): void {
+    assert(this.#proposed === undefined, 'one change of the in-sync set at a time');
+    assert(inSync.length >= Math.min(this.#options.minInSync, this.#confirmed.length), 'enough stay in sync');
+    this.#proposed = inSync;
+  }
+
+  /** The coordinator has taken it. */
+  confirm(): void {
+    assert(this.#proposed !== undefined, 'a change of the in-sync set was sent');
+    this.#confirmed = this.#proposed;
+    this.#proposed = undefined;
+    this.#commit();
+  }
+
+  /** It is certain that the change never comes about: another one did. */
+  abandon(): void {
+    assert(this.#proposed !== undefined, 'a change of the in-sync set was sent');
+    this.#proposed = undefined;
+    this.#commit();
+  }
+
+  /** Every other node in sync has said within `withinMs` that it is in this epoch (R10): nobody else can lead meanwhile. */
+  isFollowed(nowMs: number, withinMs: number): boolean {
+    const { self } = this.#options;
+    return this.#maximal().every(({ node, incarnation }) => {
+      if (node === self.node) return true;
+      const member = this.#members.get(node);
+      return member?.incarnation === incarnation && nowMs - member.heardMs <= withinMs;
+    });
+  }
+
+  #maximal(): Node[] {
+    return [...this.#confirmed, ...(this.#proposed ?? [])];
+  }
+
+  #isConfirmed(node: string): boolean {
+    return this.#confirmed.some((one) => one.node === node);
+  }
+
+  #isSilent(node: string, nowMs: number): boolean {
+    if (this.#left.has(node)) return true;
+    if (nowMs < this.#patientUntilMs) return false;
+    const member = this.#members.get(node);
+    return member === undefined || nowMs - member.heardMs > this.#options.silenceMs;
+  }
+
+  #hasCaughtUp(keptOffset: number): boolean {
+    return keptOffset >= this.#highWatermark && keptOffset >= this.#options.epochStart;
+  }
+
+  #commit(): void {
+    const names = (nodes: readonly Node[]): string[] => nodes.map(({ node }) => node);
+    const { self, minInSync } = this.#options;
+    const incarnations = new Map(this.#maximal().map(({ node, incarnation }) => [node, incarnation]));
+    const committed = committedOffset(
+      names(this.#confirmed),
+      this.#proposed === undefined ? undefined : names(this.#proposed),
+      minInSync,
+      (node) => {
+        if (node === self.node) return this.#keptOffset;
+        const member = this.#members.get(node);
+        return member === undefined || member.incarnation !== incarnations.get(node) ? 0 : member.keptOffset;
+      },
+    );
+    this.#highWatermark = Math.max(this.#highWatermark, committed);
+  }
+}

@@ -1,0 +1,214 @@
+// One leadership, from the election to its end: the links to the members, what follows from what they say (leader.ts), and the log that moves on with
+// it. Nothing of it outlives its epoch.
+import type { Clock } from '../core/clock.js';
+import type { Logger } from '../core/logger.js';
+import type { DiskLog } from '../log/disk-log.js';
+import type { EpochHistory } from '../log/epoch-history.js';
+import { type Node, ReplicationLeader } from './leader.js';
+import type { LinkToMember } from './peer-link.js';
+import { RecentBatches } from './recent-batches.js';
+import { ReplicaSender } from './replica-sender.js';
+
+/** Batches that are kept in memory for members that keep up. */
+const RECENT_BYTES_MAX = 32 * 1024 * 1024;
+const HEARTBEAT_MS = 100;
+/** Every so many heartbeats tell how the cluster is. */
+const STATUS_HEARTBEATS = 5;
+/** A turn of this process that took so long says nothing about the members. */
+const PAUSE_MS = 500;
+const NOTHING = Buffer.alloc(0);
+
+/** How far a node is. */
+export interface NodeProgress {
+  readonly node: string;
+  readonly isInSync: boolean;
+  /** One past what it has on disk; undefined where it is not connected. */
+  readonly logEnd: number | undefined;
+  readonly applied: number | undefined;
+}
+
+export interface LeadershipOptions {
+  readonly self: Node;
+  readonly epoch: number;
+  readonly inSync: readonly Node[];
+  readonly minInSync: number;
+  /** A member that is silent for so long is not in sync. */
+  readonly silenceMs: number;
+  readonly log: DiskLog;
+  readonly history: EpochHistory;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** The in-sync set should be this one; answers whether that is on its way: `confirm` or `abandon` follows. */
+  propose(inSync: readonly Node[]): boolean;
+  /** What the members are told about the cluster, JSON. */
+  status(): object;
+}
+
+export class Leadership {
+  readonly epoch: number;
+  readonly #options: LeadershipOptions;
+  readonly #core: ReplicationLeader;
+  readonly #recent = new RecentBatches(RECENT_BYTES_MAX);
+  readonly #senders = new Map<string, ReplicaSender>();
+  readonly #timer: NodeJS.Timeout;
+  #sequence = 0;
+  #beatMs: number;
+  #isClosed = false;
+
+  /** From here on every record of the log is of this epoch. */
+  constructor(options: LeadershipOptions) {
+    const { self, epoch, inSync, minInSync, silenceMs, log, clock } = options;
+    this.#options = options;
+    this.epoch = epoch;
+    const nowMs = clock.monotonicMs();
+    this.#beatMs = nowMs;
+    this.#core = new ReplicationLeader({
+      self,
+      epoch,
+      epochStart: log.endOffset,
+      inSync,
+      minInSync,
+      silenceMs,
+      nowMs,
+    });
+    log.setEpoch(epoch);
+    log.mirror((batches) => {
+      for (const batch of batches) this.#recent.push(batch);
+      for (const sender of this.#senders.values()) sender.stream();
+    });
+    log.onKept((keptOffset) => {
+      this.#core.onKept(keptOffset);
+      this.#advance();
+    });
+    this.#core.onKept(log.keptOffset);
+    this.#timer = setInterval(() => this.#beat(), HEARTBEAT_MS);
+  }
+
+  get highWatermark(): number {
+    return this.#core.highWatermark;
+  }
+
+  /** As many are in sync as it takes to commit anything. */
+  get hasEnough(): boolean {
+    return this.#core.hasEnough;
+  }
+
+  get inSync(): readonly Node[] {
+    return this.#core.inSync;
+  }
+
+  /** Of every member that is in sync or connected, and this node. */
+  progress(): NodeProgress[] {
+    const { self, log } = this.#options;
+    const inSync = new Map(this.#core.inSync.map(({ node, incarnation }) => [node, incarnation]));
+    const nodes = new Set([...inSync.keys(), ...this.#senders.keys()]);
+    return [...nodes].map((node) => {
+      if (node === self.node) {
+        return { node, isInSync: true, logEnd: log.keptOffset, applied: log.highWatermark };
+      }
+      const sender = this.#senders.get(node);
+      const isInSync = inSync.has(node) && (sender === undefined || sender.incarnation === inSync.get(node));
+      return { node, isInSync, logEnd: sender?.keptOffset, applied: sender?.applied };
+    });
+  }
+
+  /** A member has dialed. One that is here already makes place: it knows better. */
+  accept(link: LinkToMember, incarnation: string): void {
+    if (this.#isClosed) {
+      link.destroy(undefined);
+      return;
+    }
+    this.#senders.get(link.node)?.close(undefined);
+    const { epoch, log, history, logger } = this.#options;
+    const sender: ReplicaSender = new ReplicaSender({
+      link,
+      incarnation,
+      epoch,
+      log,
+      history,
+      recent: this.#recent,
+      logger,
+      highWatermark: () => this.#core.highWatermark,
+      onJoined: (joined, keptOffset) => {
+        this.#core.onJoined(joined, keptOffset, this.#nowMs());
+        this.#advance();
+        this.#settleInSync();
+      },
+      onAck: (acked, keptOffset) => {
+        this.#core.onAck(acked.node, keptOffset, this.#nowMs());
+        this.#advance();
+        this.#settleInSync();
+      },
+      onClosed: (closed, error) => this.#onClosed(closed, error),
+    });
+    this.#senders.set(link.node, sender);
+    link.start(sender);
+  }
+
+  /** What was proposed is in force. */
+  confirm(): void {
+    this.#core.confirm();
+    this.#options.logger.info('the in-sync set has changed', {
+      inSync: this.#core.inSync.map(({ node }) => node),
+      epoch: this.epoch,
+    });
+    this.#advance();
+    this.#settleInSync();
+  }
+
+  /** What was proposed never will be. */
+  abandon(): void {
+    this.#core.abandon();
+    this.#advance();
+  }
+
+  isFollowed(withinMs: number): boolean {
+    return this.#core.isFollowed(this.#nowMs(), withinMs);
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearInterval(this.#timer);
+    for (const sender of this.#senders.values()) sender.close(undefined);
+    this.#senders.clear();
+  }
+
+  #nowMs(): number {
+    return this.#options.clock.monotonicMs();
+  }
+
+  #advance(): void {
+    if (!this.#isClosed) this.#options.log.advance(this.#core.highWatermark);
+  }
+
+  #onClosed(sender: ReplicaSender, error: Error | undefined): void {
+    if (this.#senders.get(sender.node) !== sender) return;
+    this.#senders.delete(sender.node);
+    if (this.#isClosed) return;
+    this.#core.onLeft(sender.node);
+    this.#options.logger.warn('a member is gone', {
+      node: sender.node,
+      why: error?.message ?? 'it closed the link',
+    });
+    this.#settleInSync();
+  }
+
+  #settleInSync(): void {
+    if (this.#isClosed) return;
+    const wanted = this.#core.wanted(this.#nowMs());
+    if (wanted === undefined || !this.#options.propose(wanted)) return;
+    this.#core.propose(wanted);
+  }
+
+  #beat(): void {
+    const nowMs = this.#nowMs();
+    if (nowMs - this.#beatMs > PAUSE_MS) this.#core.onPaused(nowMs);
+    this.#beatMs = nowMs;
+    this.#sequence++;
+    const tellsStatus = this.#sequence % STATUS_HEARTBEATS === 0;
+    const status = tellsStatus ? Buffer.from(JSON.stringify(this.#options.status())) : NOTHING;
+    for (const sender of this.#senders.values()) sender.heartbeat(this.#sequence, status);
+    this.#settleInSync();
+  }
+}

@@ -1,0 +1,200 @@
+// The leader's side of one link: finds out how far the member's log is the leader's, has the rest cut, and sends everything from there on, verbatim,
+// from memory where it is new and from the disk where it is not. So much may be under way and no more; what the member says is believed only as
+// far as it can be true.
+import { GomqError } from '../core/errors.js';
+import type { Logger } from '../core/logger.js';
+import type { DiskLog, EncodedBatch } from '../log/disk-log.js';
+import { commonEnd, type EpochHistory } from '../log/epoch-history.js';
+import { APPEND_BATCHES_MAX, type FrameToLeader, type PositionFrame } from './frames.js';
+import type { LinkToMember, PeerLinkHandler } from './peer-link.js';
+import type { RecentBatches } from './recent-batches.js';
+
+/** Bytes of batches in one frame, but for a batch that is larger by itself. */
+const FRAME_BATCH_BYTES = 1024 * 1024;
+/** Bytes that a member has been sent and has not on disk. */
+const WINDOW_BYTES = 32 * 1024 * 1024;
+
+export interface ReplicaSenderOptions {
+  readonly link: LinkToMember;
+  readonly incarnation: string;
+  readonly epoch: number;
+  readonly log: DiskLog;
+  readonly history: EpochHistory;
+  readonly recent: RecentBatches;
+  readonly logger: Logger;
+  highWatermark(): number;
+  /** The member's log is a part of this one up to `keptOffset`. */
+  onJoined(sender: ReplicaSender, keptOffset: number): void;
+  onAck(sender: ReplicaSender, keptOffset: number, applied: number): void;
+  onClosed(sender: ReplicaSender, error: Error | undefined): void;
+}
+
+export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
+  readonly #options: ReplicaSenderOptions;
+  /** The next offset to send; undefined until the member's place is known. */
+  #next: number | undefined = undefined;
+  #keptOffset = 0;
+  applied = 0;
+  /** Ends of the frames that are under way, and their bytes. */
+  readonly #sent: { readonly endOffset: number; readonly bytes: number }[] = [];
+  #sentBytes = 0;
+  #isBlocked = false;
+  #isReading = false;
+  #isClosed = false;
+
+  constructor(options: ReplicaSenderOptions) {
+    this.#options = options;
+  }
+
+  get node(): string {
+    return this.#options.link.node;
+  }
+
+  get incarnation(): string {
+    return this.#options.incarnation;
+  }
+
+  /** One past what the member has on disk; undefined until its place is known. */
+  get keptOffset(): number | undefined {
+    return this.#next === undefined ? undefined : this.#keptOffset;
+  }
+
+  heartbeat(sequence: number, status: Buffer): void {
+    const { link, epoch, log, highWatermark } = this.#options;
+    if (this.#isClosed) return;
+    link.send({
+      type: 'heartbeat',
+      epoch,
+      highWatermark: highWatermark(),
+      logStart: log.startOffset,
+      sequence,
+      status,
+    });
+  }
+
+  /** There may be something new to send. */
+  stream(): void {
+    const { log, recent } = this.#options;
+    while (this.#next !== undefined && !this.#isClosed && !this.#isBlocked && !this.#isReading) {
+      if (this.#sentBytes >= WINDOW_BYTES) return;
+      const batches = recent.from(this.#next, FRAME_BATCH_BYTES, APPEND_BATCHES_MAX);
+      if (batches === undefined) {
+        if (this.#next < log.keptOffset) this.#read(this.#next);
+        return;
+      }
+      this.#send(batches);
+    }
+  }
+
+  close(error: Error | undefined): void {
+    this.#options.link.destroy(error);
+  }
+
+  // ---- PeerLinkHandler --------------------------------------------------------------------------------------------------------------
+
+  onFrame(frame: FrameToLeader): void {
+    const { epoch, log } = this.#options;
+    if (frame.epoch !== epoch) {
+      throw new GomqError('PEER_PROTOCOL', `${frame.type} of epoch ${frame.epoch} in epoch ${epoch}`);
+    }
+    if (frame.type === 'position') this.#settle(frame);
+    if (frame.type !== 'ack') return;
+    const { durableEnd, applied } = frame;
+    const isPossible =
+      this.#next !== undefined &&
+      durableEnd >= this.#keptOffset &&
+      durableEnd <= this.#next &&
+      applied <= log.endOffset;
+    if (!isPossible) {
+      throw new GomqError(
+        'PEER_PROTOCOL',
+        `ack of ${durableEnd} after ${this.#keptOffset}, where ${this.#next ?? 'nothing'} is the next to send`,
+      );
+    }
+    this.#keptOffset = durableEnd;
+    this.applied = applied;
+    let count = 0;
+    for (; count < this.#sent.length && this.#sent[count]!.endOffset <= durableEnd; count++) {
+      this.#sentBytes -= this.#sent[count]!.bytes;
+    }
+    this.#sent.splice(0, count);
+    this.#options.onAck(this, durableEnd, applied);
+    this.stream();
+  }
+
+  onDrain(): void {
+    this.#isBlocked = false;
+    this.stream();
+  }
+
+  onClose(error: Error | undefined): void {
+    this.#isClosed = true;
+    this.#options.onClosed(this, error);
+  }
+
+  // ---- what it does -----------------------------------------------------------------------------------------------------------------
+
+  /** Where the member's log departs from this one (R7). It asks again once it has cut what is beyond. */
+  #settle({ logEnd, history: starts }: PositionFrame): void {
+    const { link, epoch, log, history, highWatermark, logger } = this.#options;
+    if (this.#next !== undefined) throw new GomqError('PEER_PROTOCOL', 'position, when it is known already');
+    const cut = commonEnd({ starts: history.starts, end: log.endOffset }, { starts, end: logEnd });
+    if (cut < log.startOffset) {
+      this.close(
+        new GomqError(
+          'PEER_UNREACHABLE',
+          `${this.node} has the log up to ${cut}, and it begins at ${log.startOffset}`,
+        ),
+      );
+      return;
+    }
+    link.send({
+      type: 'resume',
+      epoch,
+      cut,
+      highWatermark: highWatermark(),
+      logStart: log.startOffset,
+      history: history.starts,
+    });
+    logger.info('a member joins', { node: this.node, from: cut, logEnd: log.endOffset, cuts: logEnd - cut });
+    if (cut < logEnd) return;
+    this.#next = cut;
+    this.#keptOffset = cut;
+    this.#options.onJoined(this, cut);
+    this.stream();
+  }
+
+  #read(from: number): void {
+    this.#isReading = true;
+    this.#options.log.readBatches(from, FRAME_BATCH_BYTES).then(
+      (batches) => {
+        this.#isReading = false;
+        if (this.#isClosed) return;
+        if (batches === undefined) {
+          this.close(new GomqError('PEER_UNREACHABLE', `${this.node} is behind the beginning of the log`));
+          return;
+        }
+        if (batches.length > 0) this.#send(batches);
+        this.stream();
+      },
+      (error: unknown) => this.close(error as Error),
+    );
+  }
+
+  #send(batches: readonly EncodedBatch[]): void {
+    const { link, epoch, log, highWatermark } = this.#options;
+    const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0);
+    const endOffset = batches.at(-1)!.endOffset;
+    this.#next = endOffset;
+    this.#sent.push({ endOffset, bytes });
+    this.#sentBytes += bytes;
+    const hasRoom = link.send({
+      type: 'append',
+      epoch,
+      highWatermark: highWatermark(),
+      logStart: log.startOffset,
+      batches,
+    });
+    if (!hasRoom) this.#isBlocked = true;
+  }
+}
