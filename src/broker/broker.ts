@@ -204,7 +204,7 @@ export class Broker {
     for (const session of this.state.sessions()) session.recorder = this.journal;
     for (const group of this.state.groups()) {
       group.recorder = this.journal;
-      for (const member of group.members) if (member.isLeaving) this.pump.keepMember(member);
+      for (const member of group.members) if (member.isLeaving) this.pump.groups.keepMember(member);
     }
     for (const session of this.state.sessions()) {
       // What the process before sent last may not be recorded.
@@ -290,7 +290,7 @@ export class Broker {
     this.#presence.end(session);
     this.journal.ended(session);
     if (session.isRecorded) this.#noteEnding(session.clientId);
-    this.pump.endSession(session);
+    this.pump.groups.endSession(session);
     this.state.endSession(session, this.onLeaveGroup);
   }
 
@@ -308,7 +308,7 @@ export class Broker {
   }
 
   readonly onLeaveGroup = (session: Session, group: SharedGroup): void => {
-    this.pump.leaveGroup(session, group);
+    this.pump.groups.leave(session, group);
   };
 
   onConnectionClosed(connection: Connection, error: Error | undefined): void {

@@ -230,7 +230,7 @@ function subscribe(
       if (group.recorder === undefined) group.beginRecord(session.recorder, subscription.since);
       group.touch();
     }
-    broker.pump.onMember(subscription);
+    broker.pump.groups.onMember(subscription);
   }
   if (filter.isRetainedOwed && (filter.retainHandling === 0 || isNew)) {
     // The scan for the subscription that this one replaces must not pass for its own.

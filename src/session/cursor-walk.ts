@@ -1,8 +1,8 @@
 // Finds the lowest offset that somebody still needs, below the end of the segment that is to go. Cursors in the way are moved over what is not for
 // them first; that reads the log, so the walk is done in portions, one a turn, however many sessions there are.
 import type { LogReader } from '../log/log.js';
-import type { Reading } from './interest.js';
 import type { Pump } from './pump.js';
+import type { Reading } from './reading.js';
 import { SharedGroup } from './shared-group.js';
 
 /** Sessions, topics and records looked at in one turn. */

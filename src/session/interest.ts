@@ -1,11 +1,8 @@
 // What somebody who is behind wants of the log, asked without touching the router: a walk over the log meets topics that nobody publishes to any
 // more, and must not push those in use out of the table of interned topics.
 import { SubscriptionTrie } from '../router/subscription-trie.js';
-import type { Session } from './session.js';
+import type { Reading } from './reading.js';
 import { SharedGroup } from './shared-group.js';
-
-/** Whoever has a cursor. */
-export type Reading = Session | SharedGroup;
 
 /** True for topics that some record may have to be read for. */
 export type Interest = (topicName: string) => boolean;

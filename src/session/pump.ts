@@ -1,5 +1,6 @@
 // Serves those who are not served at commit: a session that fell behind, one that returns, a new subscription that is owed retained messages, a
-// shared group with messages that a member gave back. Each gets its turns, bounded, until it has caught up and is live again.
+// shared group with messages that a member gave back. Each gets its turns, bounded, until it has caught up and is live again. What a turn of a
+// shared group does is in `group-pump.ts`; the turns and their budget are here, for all.
 //
 //     ack, drain, reconnect, subscribe --> queuePump() --> runPumps(): resend, retained, cursor --> outbox ... --> live
 import { assert } from '../core/assert.js';
@@ -11,10 +12,13 @@ import { hasWildcard } from '../router/topic-name.js';
 import { Topic } from '../router/topic-table.js';
 import { SCAN_BUDGET_SPENT, SCAN_DONE, type TopicTree } from '../router/topic-tree.js';
 import type { Delivery } from './delivery.js';
+import { GroupPump } from './group-pump.js';
 import { type Origin, Phase } from './inflight.js';
-import { type Interest, interestOf, type Reading } from './interest.js';
+import { type Interest, interestOf } from './interest.js';
 import { isPublish, Message, RetainedMessage, type RetainedSource } from './message.js';
 import { positionProperties } from './outbox.js';
+import { closeReader, type Progress, type Reading } from './reading.js';
+import { RecordLoader } from './record-loader.js';
 import type { RetainedScan, Session } from './session.js';
 import { FormerGroup, SharedGroup } from './shared-group.js';
 import { narrowEntry, type Route, type RouteEntry, type Subscription } from './subscription.js';
@@ -23,9 +27,6 @@ import { narrowEntry, type Route, type RouteEntry, type Subscription } from './s
 const PUMP_BUDGET = 2048;
 /** The same while others publish: whoever waits for an acknowledgement waits for this too. */
 const BUSY_BUDGET = 128;
-
-/** How far a step has come: to its end, to a bound that somebody else will lift, or to a read that has to be waited for. */
-type Progress = 'done' | 'blocked' | 'pending';
 
 export interface PumpOptions {
   log: Log;
@@ -54,6 +55,8 @@ export interface PumpOptions {
 }
 
 export class Pump {
+  /** What shared groups need, members that come and go included. */
+  readonly groups: GroupPump;
   readonly #log: Log;
   readonly #router: Router<Subscription | SharedGroup, Route>;
   readonly #retained: TopicTree<RetainedMessage>;
@@ -75,9 +78,7 @@ export class Pump {
   #roomy: Session[] = [];
   /** Sessions with a replay that waits for a commit. */
   readonly #awaitingCommit = new Set<Session>();
-  readonly #message = new Message();
-  /** The last topic of a replay that is not interned. */
-  #foreignTopic: Topic<Route> | undefined = undefined;
+  readonly #loader: RecordLoader;
   /** Records below were appended by processes before this one. */
   readonly #firstOffset: number;
 
@@ -95,6 +96,13 @@ export class Pump {
     this.#isSuperseded = options.isSuperseded;
     this.#hasUncommittedQos0 = options.hasUncommittedQos0;
     this.#firstOffset = options.log.endOffset;
+    this.#loader = new RecordLoader(options.router);
+    this.groups = new GroupPump({
+      delivery: options.delivery,
+      loader: this.#loader,
+      queue: (group) => this.queuePump(group),
+      readerOf: (group) => this.#readerOf(group),
+    });
     this.#mayRead = options.mayRead;
     this.#mayHavePublished = options.mayHavePublished;
   }
@@ -122,9 +130,7 @@ export class Pump {
     for (const session of roomy) {
       session.isRoomQueued = false;
       if (isWaiting(session)) this.queuePump(session);
-      if (session.groups === undefined) continue;
-      for (const group of session.groups.keys())
-        if (!group.isLive || group.returned.length > 0) this.queuePump(group);
+      this.groups.wake(session);
     }
   }
 
@@ -142,22 +148,7 @@ export class Pump {
     if (session.cursor >= this.#appliedOffset() && session.resend === undefined) session.isLive = true;
     else this.queuePump(session);
     if (session.scans !== undefined || session.replays !== undefined) this.queuePump(session);
-    if (session.groups === undefined) return;
-    for (const group of session.groups.keys()) this.#onOnline(session, group);
-  }
-
-  /** A connected session has joined a group. */
-  onMember(subscription: Subscription): void {
-    if (subscription.group !== undefined && subscription.session.outbox !== undefined)
-      this.#onOnline(subscription.session, subscription.group);
-  }
-
-  #onOnline(session: Session, group: SharedGroup): void {
-    // Members that are away give up what they hold: somebody is here who can take it.
-    for (const member of group.members) {
-      if (member.session !== session) this.#returnUnacknowledged(member.session, group);
-    }
-    if (!group.isLive || group.returned.length > 0) this.queuePump(group);
+    this.groups.attach(session);
   }
 
   /** The session's connection is over. */
@@ -167,81 +158,9 @@ export class Pump {
     session.resend = undefined;
     session.claims = undefined;
     session.outstanding = 0;
-    this.#closeReader(session);
+    closeReader(session);
     session.interest = undefined;
-    for (const group of session.groups?.keys() ?? []) {
-      if (group.hasOnlineMember) this.#returnUnacknowledged(session, group);
-    }
-  }
-
-  /** The session has left the group: what it has from there is its own from here on. */
-  leaveGroup(session: Session, group: SharedGroup): void {
-    if (session.hasInflight) {
-      const { inflight } = session;
-      let hasTaken = false;
-      for (const id of inflight.idsInOrder()) {
-        const slot = inflight.slotOf(id);
-        if (inflight.originAt(slot) !== group || inflight.phaseAt(slot) !== Phase.Puback) continue;
-        inflight.setOriginAt(slot, group.former);
-        hasTaken = true;
-      }
-      // Before anything that says that the group has come further.
-      if (hasTaken) session.recorder?.progressWhole(session);
-    }
-    if (group.members.some((member) => member.session.isRecorded)) group.touch();
-    else group.endRecord();
-  }
-
-  /** After a restart: its UNSUBSCRIBE is lost, and what was recorded as its own is the group's like before. */
-  keepMember(member: Subscription): void {
-    const { session } = member;
-    const group = member.group!;
-    member.isLeaving = false;
-    for (const id of session.inflight.idsInOrder()) {
-      const slot = session.inflight.slotOf(id);
-      const offset = session.inflight.offsetAt(slot);
-      if (session.inflight.originAt(slot) !== group.former) continue;
-      if (!group.returned.includes(offset)) group.takeBack(offset);
-      session.release(slot);
-    }
-    // Or else the next restart would take it for the member's own once more, acknowledged by then or not.
-    session.touch();
-    group.touch();
-    if (group.returned.length > 0) this.queuePump(group);
-  }
-
-  /** QoS 1 messages of the group that an absent member holds go back to the group. */
-  #returnUnacknowledged(session: Session, group: SharedGroup): void {
-    if (!session.hasInflight || session.outbox !== undefined) return;
-    // To the log they are its own already.
-    if (session.groups?.get(group)?.isLeaving === true) return;
-    const inflight = session.inflight;
-    for (const id of inflight.idsInOrder()) {
-      const slot = inflight.slotOf(id);
-      if (inflight.originAt(slot) === group && inflight.phaseAt(slot) === Phase.Puback)
-        this.#giveBack(session, slot, group);
-    }
-  }
-
-  /** The session ends: what it owes to groups goes back to them. */
-  endSession(session: Session): void {
-    if (!session.hasInflight) return;
-    const { inflight } = session;
-    for (const id of inflight.idsInOrder()) {
-      const slot = inflight.slotOf(id);
-      const group = session.owedTo(slot);
-      if (group !== undefined) this.#giveBack(session, slot, group);
-    }
-  }
-
-  #giveBack(session: Session, slot: number, group: SharedGroup): void {
-    const offset = session.inflight.offsetAt(slot);
-    session.release(slot);
-    // Nobody is left of it.
-    if (group.members.length === 0) return;
-    group.takeBack(offset);
-    group.touch();
-    this.queuePump(group);
+    this.groups.detach(session);
   }
 
   /**
@@ -304,7 +223,7 @@ export class Pump {
         return;
       }
       reading.isPumpQueued = false;
-      if (reading instanceof SharedGroup) this.#pumpGroup(reading);
+      if (reading instanceof SharedGroup) this.#budget = this.groups.pump(reading, this.#budget);
       else this.#pumpSession(reading);
     }
   }
@@ -319,7 +238,7 @@ export class Pump {
       if (!session.isLive && this.#pumpCursor(session) === 'pending') return;
       if (session.replays !== undefined && this.#pumpReplays(session) === 'pending') return;
     }
-    this.#closeReader(session);
+    closeReader(session);
   }
 
   /** Sends what was in flight before the reconnect again [MQTT-4.4.0-1]. */
@@ -420,7 +339,7 @@ export class Pump {
   #loadInflight(session: Session, slot: number): 'loaded' | 'pending' | 'gone' {
     const origin = session.inflight.originAt(slot);
     if (origin instanceof RetainedMessage) {
-      this.#loadRetained(origin);
+      this.#loader.loadRetained(origin);
       return 'loaded';
     }
     const offset = session.inflight.offsetAt(slot);
@@ -432,13 +351,13 @@ export class Pump {
       this.#delivery.counters.lostByRetention++;
       return 'gone';
     }
-    this.#load(reader);
+    this.#loader.load(reader);
     return 'loaded';
   }
 
   /** Sends the loaded message with the packet id it has. False when it must not or cannot be. */
   #publishInflight(session: Session, id: number, slot: number, phase: Phase, isDuplicate: boolean): boolean {
-    const message = this.#message;
+    const { message } = this.#loader;
     // Rights may have been taken away since it was first sent (CVE-2021-34434).
     if (this.#mayRead?.(session, message.topic.name) === false) return false;
     const origin = session.inflight.originAt(slot);
@@ -469,7 +388,7 @@ export class Pump {
     origin: Origin | undefined,
   ): Pick<RouteEntry, 'retainAsPublished' | 'subscriptionIds' | 'isReplay'> | undefined {
     if (origin === undefined || origin instanceof RetainedMessage) {
-      const message = this.#message;
+      const { message } = this.#loader;
       const entry = this.#router.route(message.topic).entryOf(session);
       // A retained message is older than the subscription it is sent for.
       if (entry === undefined || origin instanceof RetainedMessage) return entry;
@@ -541,7 +460,7 @@ export class Pump {
       return 'blocked';
     }
     if (!this.#mayDeliverRetained(session, retained)) return 'sent';
-    const message = this.#loadRetained(retained);
+    const message = this.#loader.loadRetained(retained);
     if (subscription.noLocal && this.#isOwn(session, message)) return 'sent';
     if (message.isExpired(this.#clock.wallMs())) {
       this.#delivery.counters.expired++;
@@ -594,25 +513,12 @@ export class Pump {
       reading.cursor = Math.min(offset, before);
       if (offset >= before) break;
       if (isPublish(reader.record)) {
-        this.#load(reader);
-        if (this.#isFor(reading)) break;
+        this.#loader.load(reader);
+        if (this.#loader.isFor(reading)) break;
       }
       reading.cursor = offset + 1;
     }
     return Math.max(0, left);
-  }
-
-  /** True where the loaded record has to be delivered to somebody at QoS 1 or 2. */
-  #isFor(reading: Reading): boolean {
-    const message = this.#message;
-    if (message.qos === 0) return false;
-    if (reading instanceof SharedGroup) {
-      return message.offset >= reading.since && interestOf(reading)(message.topic.name);
-    }
-    const entry = this.#router.route(message.topic).entryOf(reading);
-    if (entry === undefined) return false;
-    const narrowed = narrowEntry(entry, message.offset, message.publisher);
-    return narrowed !== undefined && narrowed.qos > 0;
   }
 
   /** Reads the log from the session's cursor until it has caught up or can take no more. */
@@ -631,35 +537,11 @@ export class Pump {
         session.interest = undefined;
         return 'done';
       }
-      if (!this.#isInteresting(reader, interest)) continue;
+      if (!this.#loader.loadWanted(reader, interest)) continue;
       this.#budget -= this.#sendFromLog(session);
     }
     this.queuePump(session);
     return 'blocked';
-  }
-
-  /** Loads the record that was read, unless its topic is not wanted: then it is left alone, so that it is not interned either. */
-  #isInteresting(reader: LogReader, interest: Interest, isReplay = false): boolean {
-    if (!isPublish(reader.record)) return false;
-    const message = this.#message;
-    message.readRecord(reader.record);
-    const { buffer, topicStart, topicEnd } = message;
-    const known = this.#router.findTopic(buffer, topicStart, topicEnd);
-    if (known !== undefined) {
-      message.topic = known;
-      return true;
-    }
-    const topicName = buffer.toString('utf8', topicStart, topicEnd);
-    if (!interest(topicName)) return false;
-    message.topic = isReplay ? this.#topicOfHistory(topicName) : this.#router.internTopic(topicName);
-    return true;
-  }
-
-  /** A topic that is not interned: those of history are many, and nobody may publish to them any more. */
-  #topicOfHistory(topicName: string): Topic<Route> {
-    if (this.#foreignTopic?.name !== topicName)
-      this.#foreignTopic = new Topic(topicName, Buffer.from(topicName), 0);
-    return this.#foreignTopic;
   }
 
   /** Sessions that the log does not know are numbered from the start by each process. */
@@ -669,7 +551,7 @@ export class Pump {
 
   /** Sends the loaded record to a session that can take it. Answers what it cost beyond the reading, in records. */
   #sendFromLog(session: Session): number {
-    const message = this.#message;
+    const { message } = this.#loader;
     if (message.qos === 0) return 0;
     const entry = this.#router.route(message.topic).entryOf(session);
     if (entry === undefined) return 0;
@@ -724,7 +606,7 @@ export class Pump {
       session.touch();
       if (result === ReadResult.Later) break;
       if (result === ReadResult.End || reader.record.offset >= end) continue;
-      if (this.#isInteresting(reader, interest, true)) this.#sendHistory(session, subscription, interest);
+      if (this.#loader.loadWanted(reader, interest, true)) this.#sendHistory(session, subscription, interest);
     }
     this.queuePump(session);
     return 'blocked';
@@ -732,7 +614,7 @@ export class Pump {
 
   /** Sends the loaded record to a session that can take it, because of a subscription to history. */
   #sendHistory(session: Session, subscription: Subscription, interest: Interest): void {
-    const message = this.#message;
+    const { message } = this.#loader;
     // One that is in the table of topics was not asked about.
     if (!interest(message.topic.name) || this.#mayRead?.(session, message.topic.name) === false) return;
     if (subscription.noLocal && this.#isOwn(session, message)) return;
@@ -766,97 +648,9 @@ export class Pump {
     return true;
   }
 
-  #pumpGroup(group: SharedGroup): void {
-    if (this.#pumpReturned(group) === 'pending') return;
-    if (!group.isLive && group.returned.length === 0 && this.#pumpGroupCursor(group) === 'pending') return;
-    this.#closeReader(group);
-  }
-
-  /** Gives what a member left unacknowledged to another. */
-  #pumpReturned(group: SharedGroup): Progress {
-    if (group.returned.length === 0) return 'done';
-    const reader = this.#readerOf(group);
-    let progress: Progress = 'done';
-    let given = 0;
-    for (const offset of group.returned) {
-      reader.seek(offset);
-      const result = reader.next();
-      if (result === ReadResult.Pending) {
-        progress = 'pending';
-        break;
-      }
-      if (result !== ReadResult.Record || reader.record.offset !== offset) {
-        this.#delivery.counters.lostByRetention++;
-      } else {
-        this.#load(reader);
-        if (!this.#delivery.offerToGroup(group, this.#message)) {
-          progress = 'blocked';
-          break;
-        }
-      }
-      given++;
-    }
-    if (given > 0) group.touch();
-    group.returned = group.returned.slice(given);
-    return progress;
-  }
-
-  #pumpGroupCursor(group: SharedGroup): Progress {
-    const reader = this.#readerOf(group);
-    const interest = interestOf(group);
-    const message = this.#message;
-    reader.seek(group.cursor);
-    for (; this.#budget > 0; this.#budget--) {
-      const result = reader.next(interest);
-      if (result === ReadResult.Pending) return 'pending';
-      if (result === ReadResult.Record) {
-        const isForGroup =
-          !group.taken.has(reader.record.offset) &&
-          this.#isInteresting(reader, interest) &&
-          this.#isFor(group);
-        if (isForGroup) {
-          if (!this.#delivery.offerToGroup(group, message)) return 'blocked';
-          group.touch();
-        }
-      }
-      group.cursor = reader.position;
-      if (result === ReadResult.Later) break;
-      if (result === ReadResult.End) {
-        group.isLive = true;
-        return 'done';
-      }
-    }
-    this.queuePump(group);
-    return 'blocked';
-  }
-
-  #loadRetained(retained: RetainedMessage): Message {
-    const message = this.#message;
-    message.topic = retained.topic;
-    message.readRecord(retained.record);
-    // In bytes of its own, which nobody overwrites.
-    message.isBufferStable = true;
-    return message;
-  }
-
-  #load(reader: LogReader): void {
-    const message = this.#message;
-    message.readRecord(reader.record);
-    const { buffer, topicStart, topicEnd } = message;
-    message.topic =
-      this.#router.findTopic(buffer, topicStart, topicEnd) ??
-      this.#router.internTopic(buffer.toString('utf8', topicStart, topicEnd));
-  }
-
   #readerOf(reading: Reading): LogReader {
     reading.reader ??= this.#log.createReader(() => this.queuePump(reading));
     return reading.reader;
-  }
-
-  /** A reader is kept only while its read is pending: it holds on to memory of the log. */
-  #closeReader(reading: Reading): void {
-    reading.reader?.close();
-    reading.reader = undefined;
   }
 }
 
