@@ -25,7 +25,6 @@ import type {
 
 export interface ElectionOptions {
   readonly node: string;
-  readonly incarnation: string;
   /** For the log lines. */
   readonly cluster: string;
   readonly minInSync: number;
@@ -37,6 +36,7 @@ export interface ElectionOptions {
 
 /** What the data directory says. */
 export interface Standing {
+  readonly incarnation: string;
   /** '' where it has never been in a cluster. */
   readonly clusterId: string;
   /** The highest epoch that is on disk (R3). */
@@ -98,6 +98,8 @@ export class Election {
   #isPersisting = false;
   /** What it wrote last as the leader; views of before it say nothing about it. */
   #own: Own | undefined = undefined;
+  /** What it led with and still has to give back. */
+  #resigning: Own | undefined = undefined;
   /** Views from before this revision do not show what it did, or why it failed. */
   #revisionMin = 0;
   /** The log can be appended to and read. */
@@ -107,6 +109,8 @@ export class Election {
   /** When a member stops waiting for a leader whose key is gone and that is heard of. */
   #graceUntilMs = Number.POSITIVE_INFINITY;
   #nowMs = Number.NEGATIVE_INFINITY;
+  /** It leaves the lead to others. */
+  #restUntilMs = Number.NEGATIVE_INFINITY;
   /** Revision of a leader key whose process is known to be gone. */
   #goneRevision = 0;
   #leaseUntilMs = Number.NEGATIVE_INFINITY;
@@ -188,8 +192,9 @@ export class Election {
     this.#isReady = false;
   }
 
-  onLogOpened(logEnd: number): void {
-    this.#standing = { ...this.#standing, logEnd };
+  /** @param incarnation another one, where what was in the directory before was given up */
+  onLogOpened(logEnd: number, incarnation: string): void {
+    this.#standing = { ...this.#standing, logEnd, incarnation };
     this.#isReady = true;
     this.#decide();
   }
@@ -220,8 +225,14 @@ export class Election {
   /** Hands the lead over: the key goes, and with it this node from the in-sync set if that leaves enough. Nothing is led any more after it. */
   resign(): void {
     this.#isLeaving = true;
+    if (this.#role.kind === 'leading') this.#standDown('a planned end');
+  }
+
+  /** Has another node lead. This one stays, in sync if it can, and does not try again for `restMs`. */
+  yieldLead(why: string, restMs: number): void {
     if (this.#role.kind !== 'leading') return;
-    this.#standDown('a planned end');
+    this.#restUntilMs = this.#nowMs + restMs;
+    this.#standDown(why);
   }
 
   onOutcome(outcome: Outcome): void {
@@ -231,10 +242,12 @@ export class Election {
     if (outcome.kind === 'done') {
       this.#revisionMin = Math.max(this.#revisionMin, outcome.revision);
       this.#onDone(pending, outcome.revision);
+      this.#resign();
     } else {
       // Something else was faster: the view that shows it is on its way.
       this.#revisionMin = Math.max(this.#revisionMin, this.#view!.revision + 1);
       if (pending.kind === 'in-sync') this.#effects.push({ kind: 'abandoned' });
+      this.#resigning = undefined;
     }
     this.#decide();
   }
@@ -249,6 +262,10 @@ export class Election {
     } else if (pending.kind === 'in-sync' && this.#role.kind === 'leading') {
       this.#own = { ...this.#own!, state: pending.state, stateRevision: revision };
       this.#effects.push({ kind: 'confirmed' });
+    } else if (this.#resigning !== undefined && pending.kind !== 'resign') {
+      // It stood down while this was under way.
+      const leaderRevision = pending.kind === 'restore' ? revision : this.#resigning.leaderRevision;
+      this.#resigning = { ...this.#resigning, state: pending.state, stateRevision: revision, leaderRevision };
     } else if (pending.kind === 'restore' && this.#role.kind === 'leading') {
       this.#own = { ...this.#own!, state: pending.state, stateRevision: revision, leaderRevision: revision };
     }
@@ -304,8 +321,8 @@ export class Election {
 
   /** Nothing is known of this cluster. The first node that may makes it; a cluster that was there before never begins anew (R11). */
   #found(view: ClusterView): void {
-    const { node, incarnation, minInSync, cluster } = this.#options;
-    const { clusterId, logEnd } = this.#standing;
+    const { node, minInSync, cluster } = this.#options;
+    const { incarnation, clusterId, logEnd } = this.#standing;
     this.#setWaiting();
     if (clusterId !== '') {
       this.#warn(
@@ -355,8 +372,8 @@ export class Election {
 
   /** Whether this directory is of the cluster; the first time it becomes so. */
   #belongs(state: ClusterState): boolean {
-    const { clusterId, epoch, logEnd } = this.#standing;
-    const { node, incarnation, cluster } = this.#options;
+    const { incarnation, clusterId, epoch, logEnd } = this.#standing;
+    const { node, cluster } = this.#options;
     if (clusterId === state.clusterId) return true;
     const isListed = state.inSync.some((one) => one.node === node && one.incarnation === incarnation);
     if (clusterId !== '') {
@@ -398,8 +415,10 @@ export class Election {
 
   /** Tries to become the leader, if it has everything that was acknowledged (R2). */
   #campaign(view: ClusterView, state: ClusterState, stateRevision: number): void {
-    const { node, incarnation, draw } = this.#options;
-    if (this.#isLeaving || !this.#isReady || this.#nowMs > this.#leaseUntilMs) return;
+    const { node, draw } = this.#options;
+    const { incarnation } = this.#standing;
+    if (this.#isLeaving || !this.#isReady) return;
+    if (this.#nowMs > this.#leaseUntilMs || this.#nowMs < this.#restUntilMs) return;
     if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;
     const epoch = Math.max(state.epoch, this.#standing.epoch) + 1;
     const inSync = this.#present(view, state.inSync);
@@ -428,14 +447,24 @@ export class Election {
     this.#own = undefined;
     this.#isReady = false;
     this.#effects.push({ kind: 'stand-down', why });
-    // A change of the in-sync set may be under way: its outcome comes first, or the keys expire by themselves.
-    if (this.#pending !== undefined) return;
-    const view = this.#view!;
-    if (view.state !== undefined && view.state.value.epoch > own.state.epoch) return;
+    const { state } = this.#view!;
+    if (state !== undefined && state.value.epoch > own.state.epoch) return;
+    this.#resigning = own;
+    // A change of the in-sync set may be under way: its outcome comes first.
+    if (this.#pending === undefined) this.#resign();
+  }
+
+  /**
+   * Gives back what it led with. From the in-sync set it goes too, if enough stay: its log is closed for a while, and nobody should wait for it.
+   * Nobody waits for a leader that has given up either: the state names none.
+   */
+  #resign(): void {
+    const own = this.#resigning;
+    if (own === undefined) return;
+    this.#resigning = undefined;
     const { minInSync, node, draw } = this.#options;
     const others = own.state.inSync.filter((one) => one.node !== node);
-    const inSync = this.#isLeaving && others.length >= minInSync ? others : own.state.inSync;
-    // Nobody waits for a leader that has given up.
+    const inSync = others.length >= minInSync ? others : own.state.inSync;
     const state = { ...own.state, leader: '', inSync, nonce: draw() };
     const { stateRevision, leaderRevision } = own;
     this.#commit({ kind: 'resign', state }, { stateRevision, leaderRevision, state, leader: 'delete' });

@@ -4,6 +4,7 @@
 //     coordinator --views, leases--> election --effects--> node --> leadership (links to members)
 //                                        ^                  |   +-> receiver (link to the leader)
 //                                        +---- outcomes ----+   +-> serve, stand down: whoever has the clients
+import { join } from 'node:path';
 import { formatAddress } from '../core/address.js';
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
@@ -14,7 +15,9 @@ import { cutLog } from '../log/cut-log.js';
 import type { DataDirectory } from '../log/data-directory.js';
 import { nodeDisk } from '../log/disk.js';
 import { EpochHistory, type EpochStart } from '../log/epoch-history.js';
+import { beginAnew, INCOMING_NAME, isBeginningAnew, putAside } from '../log/install-snapshot.js';
 import { readCommitted, readMembership, writeMembership } from '../log/membership.js';
+import { listSnapshots } from '../log/snapshot-file.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
 import { Leadership, type NodeProgress } from '../replication/leadership.js';
@@ -42,7 +45,12 @@ const DIAL_AGAIN_MS = 50;
 const PROBE_MS = 300;
 /** A planned end waits so long for what is under way. */
 const HANDOVER_MS = 2000;
+const SETTLE_MS = 500;
 const LEASE_CLOSE_MS = 500;
+/** A node that gave up the lead leaves it to others for so long. */
+const REST_MS = 3000;
+/** One whose log is damaged does not lead with it. */
+const DAMAGED_REST_MS = 60_000;
 
 export interface ClusterNodeOptions {
   readonly cluster: string;
@@ -118,20 +126,29 @@ export class ClusterNode {
   #work: Promise<void> = Promise.resolve();
   #isRunning = false;
   #isStopping = false;
+  #isDamaged = false;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
 
   /** @throws {GomqError} DATA_DAMAGED, DATA_VERSION, DATA_UNREADABLE */
   static async start(options: ClusterNodeOptions): Promise<ClusterNode> {
-    const { directory } = options;
-    const membership = readMembership(directory.path);
-    const storage = await options.openStorage(readCommitted(directory.path));
+    const { directory, logger } = options;
+    const { path } = directory;
+    if (isBeginningAnew(path)) {
+      logger.warn('the last process ended while it began the log anew: it begins with nothing', {
+        data: path,
+      });
+      directory.renewIncarnation();
+      beginAnew(path, 0);
+    }
+    const membership = readMembership(path);
+    const storage = await openOrNot(options);
     const node = new ClusterNode(options, membership, storage);
     try {
       await node.#listen();
     } catch (error) {
       clearInterval(node.#timer);
-      await storage.close();
+      await storage?.close();
       throw error;
     }
     return node;
@@ -140,47 +157,43 @@ export class ClusterNode {
   private constructor(
     options: ClusterNodeOptions,
     membership: { clusterId: string; epoch: number; starts: readonly EpochStart[] } | undefined,
-    storage: Storage,
+    storage: Storage | undefined,
   ) {
     this.#options = options;
     this.#clusterId = membership?.clusterId ?? '';
-    this.#epoch = Math.max(membership?.epoch ?? 0, storage.log.epoch);
+    this.#epoch = Math.max(membership?.epoch ?? 0, storage?.log.epoch ?? 0);
     this.#history = new EpochHistory(membership?.starts ?? []);
-    const { log } = storage;
-    // The log of a broker that stood alone.
-    if (membership === undefined && log.endOffset > log.startOffset)
-      this.#history.begin(log.epoch, log.startOffset);
-    this.#take(storage);
+    if (storage !== undefined) {
+      const { log } = storage;
+      // The log of a broker that stood alone.
+      if (membership === undefined && log.endOffset > log.startOffset)
+        this.#history.begin(log.epoch, log.startOffset);
+      this.#take(storage);
+    }
     const { nodeId, directory, cluster, minInSync, leaseSeconds, draw } = options;
     this.#election = new Election(
       {
         node: nodeId,
-        incarnation: directory.incarnation,
         cluster,
         minInSync,
         leaseMs: leaseSeconds * 1000 - Math.min(500, leaseSeconds * 100),
         draw,
       },
-      { clusterId: this.#clusterId, epoch: this.#epoch, logEnd: storage.log.endOffset },
+      {
+        incarnation: directory.incarnation,
+        clusterId: this.#clusterId,
+        epoch: this.#epoch,
+        logEnd: storage?.log.endOffset ?? 0,
+      },
     );
+    if (storage === undefined) this.#election.onLogClosed();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
   /** Has everybody know this node, and takes part in what they decide. */
   join(): void {
-    const { coordinator, logger, nodeId, directory } = this.#options;
-    const { mqtt, http } = this.#options.addresses();
-    const key: MemberKey = {
-      node: nodeId,
-      incarnation: directory.incarnation,
-      clusterId: this.#clusterId,
-      logEnd: this.#storage?.log.endOffset ?? 0,
-      peer: this.#peerAddress(),
-      mqtt,
-      http,
-      version,
-    };
-    coordinator.register(key);
+    const { coordinator, logger } = this.#options;
+    this.#register();
     coordinator.start({
       onView: (view) => {
         this.#view = view;
@@ -197,6 +210,21 @@ export class ClusterNode {
         else logger.warn('etcd cannot be reached; what is known goes on', { why: error?.message });
       },
     });
+  }
+
+  /** Has everybody know where this node is, and with which directory. */
+  #register(): void {
+    const { coordinator, nodeId, directory } = this.#options;
+    const key: MemberKey = {
+      node: nodeId,
+      incarnation: directory.incarnation,
+      clusterId: this.#clusterId,
+      logEnd: this.#storage?.log.endOffset ?? 0,
+      peer: this.#peerAddress(),
+      ...this.#options.addresses(),
+      version,
+    };
+    coordinator.register(key);
   }
 
   get role(): Role {
@@ -253,11 +281,45 @@ export class ClusterNode {
     return dialTunnel({ address, identity: this.#identity(), secret, tls, client, timeoutMs: DIAL_MS });
   }
 
+  /**
+   * Has another node lead; resolves when this one does not any more.
+   * @throws {GomqError} NOT_LEADER, REFUSED
+   */
+  async stepDown(): Promise<void> {
+    const leadership = this.#needLeadership();
+    if (leadership.inSync.length < 2) {
+      throw new GomqError('REFUSED', 'no other node is in sync: nobody could lead');
+    }
+    await leadership.settled(HANDOVER_MS);
+    this.#run(() => this.#election.yieldLead('an operator asked for it', REST_MS));
+    await this.#work;
+  }
+
+  /**
+   * Takes a node that is gone for good out of the in-sync set.
+   * @throws {GomqError} NOT_LEADER, REFUSED
+   */
+  async removeNode(node: string): Promise<void> {
+    const leadership = this.#needLeadership();
+    leadership.remove(node);
+    this.#options.logger.warn('an operator removes a node', { node });
+  }
+
+  #needLeadership(): Leadership {
+    if (this.#leadership !== undefined) return this.#leadership;
+    const http = this.leaderAddress('http');
+    throw new GomqError('NOT_LEADER', `${this.#options.nodeId} does not lead the cluster`, {
+      hint: http === undefined ? 'Nobody does at the moment.' : `Ask the leader: http://${http}`,
+      retriable: true,
+    });
+  }
+
   /** Hands over what it leads, and leaves. The clients are gone already, and the log is closed when this returns. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     const { coordinator } = this.#options;
     if (this.#election.isLeading) {
+      await this.#leadership?.settled(SETTLE_MS);
       await Promise.race([
         new Promise<void>((resolve) => {
           this.#resignDone = resolve;
@@ -386,7 +448,8 @@ export class ClusterNode {
   /** Begins with the log and the state as they are on disk; `cut` takes off its end first. */
   async #reopen(cut?: number): Promise<void> {
     const { directory, openStorage, logger } = this.#options;
-    const storage = this.#storage!;
+    const storage = this.#storage;
+    if (storage === undefined || this.#isDamaged) return;
     const committed = storage.log.highWatermark;
     this.#storage = undefined;
     await storage.close();
@@ -395,9 +458,76 @@ export class ClusterNode {
       const bytesCut = cutLog(nodeDisk, directory.path, cut);
       logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
     }
-    const opened = await openStorage(committed);
-    this.#take(opened);
-    this.#run(() => this.#election.onLogOpened(opened.log.endOffset));
+    await this.#open(await openStorage(committed));
+  }
+
+  async #open(storage: Storage): Promise<void> {
+    this.#take(storage);
+    this.#run(() => this.#election.onLogOpened(storage.log.endOffset, this.#options.directory.incarnation));
+  }
+
+  /** A snapshot of the leader has come: it takes the place of everything that is here. */
+  async #install(endOffset: number, starts: readonly EpochStart[]): Promise<void> {
+    const { directory, openStorage, logger, nodeId } = this.#options;
+    const { path, incarnation } = directory;
+    const isInSync = this.#view?.state?.value.inSync.some(
+      (one) => one.node === nodeId && one.incarnation === incarnation,
+    );
+    assert(isInSync !== true, 'a node that is in sync needs no snapshot');
+    await this.#storage!.close();
+    this.#storage = undefined;
+    beginAnew(path, endOffset);
+    this.#history = new EpochHistory(starts);
+    this.#writeMembership();
+    logger.info('begins with a snapshot of the leader', { endOffset });
+    await this.#open(await openStorage(endOffset));
+  }
+
+  /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
+  async #replaceDamaged(): Promise<void> {
+    const { directory, openStorage, logger } = this.#options;
+    const aside = putAside(directory.path);
+    directory.renewIncarnation();
+    this.#history = new EpochHistory();
+    this.#writeMembership();
+    logger.warn('put the damaged log aside, and copies it from the leader', { aside });
+    await this.#open(await openStorage(0));
+    this.#register();
+  }
+
+  /** What this node leads with turns out to be damaged on its disk: another one leads, from whom it gets a copy. */
+  onDamaged(why: string): void {
+    if (this.#isDamaged) return;
+    this.#isDamaged = true;
+    const { logger, onFailure, directory } = this.#options;
+    const error = new GomqError('DATA_DAMAGED', `the log in ${directory.path} is damaged: ${why}`, {
+      hint: `Run \`gomq log verify ${directory.path}\` to see all that is damaged.`,
+    });
+    const leadership = this.#leadership;
+    // Alone in sync, nobody has what is damaged here: better nobody serves it.
+    if (leadership !== undefined && leadership.inSync.length < 2) {
+      onFailure(error);
+      return;
+    }
+    logger.error('what is on the disk is damaged; another node is to lead, and this one copies it', { why });
+    this.#stopFollowing();
+    this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
+    this.#election.onLogClosed();
+    this.#do(async () => {
+      await this.#storage?.close();
+      this.#storage = undefined;
+    });
+    this.#do(async () => this.#waitForLeader());
+  }
+
+  /** A log that is damaged is replaced once there is somebody to copy from. */
+  #waitForLeader(): void {
+    const { leader } = this.#election;
+    if (leader === undefined || leader === this.#options.nodeId) return;
+    this.#isDamaged = false;
+    this.#do(() => this.#replaceDamaged());
+    const { epoch } = this.#election;
+    this.#do(async () => this.#follow(leader, epoch));
   }
 
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
@@ -419,6 +549,9 @@ export class ClusterNode {
       history: this.#history,
       clock,
       logger,
+      newestSnapshot: () =>
+        listSnapshots(nodeDisk, directory.path).find(({ endOffset }) => endOffset <= log.highWatermark),
+      onDamaged: (error) => this.onDamaged(error.message),
       propose: (wanted) => {
         let isSent = false;
         this.#run(() => {
@@ -469,6 +602,10 @@ export class ClusterNode {
 
   #follow(leader: string, epoch: number): void {
     if (this.#election.leader !== leader || this.#election.epoch !== epoch || this.#isStopping) return;
+    if (this.#storage === undefined) {
+      this.#waitForLeader();
+      return;
+    }
     const following: Following = { leader, epoch, abort: new AbortController() };
     this.#following = following;
     void this.#dial(following);
@@ -529,6 +666,14 @@ export class ClusterNode {
         this.#following = undefined;
         this.#election.onLogClosed();
         this.#do(() => this.#reopen(cut));
+        this.#do(async () => this.#follow(leader, epoch));
+      },
+      incomingPath: join(this.#options.directory.path, INCOMING_NAME),
+      onSnapshot: (endOffset, starts) => {
+        this.#receiver = undefined;
+        this.#following = undefined;
+        this.#election.onLogClosed();
+        this.#do(() => this.#install(endOffset, starts));
         this.#do(async () => this.#follow(leader, epoch));
       },
       onStatus: (status) => {
@@ -648,4 +793,18 @@ interface Following {
   readonly leader: string;
   readonly epoch: number;
   readonly abort: AbortController;
+}
+
+/** The log of the directory, or none where it is damaged: other nodes have what is missing here. */
+async function openOrNot(options: ClusterNodeOptions): Promise<Storage | undefined> {
+  const { openStorage, directory, logger } = options;
+  try {
+    return await openStorage(readCommitted(directory.path));
+  } catch (error) {
+    if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
+    logger.error('the log is damaged; it is replaced by a copy as soon as another node leads', {
+      why: error.message,
+    });
+    return undefined;
+  }
 }

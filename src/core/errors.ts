@@ -64,6 +64,10 @@ export const ERRORS = {
     meaning: 'An HTTP route exists, but not for this method.',
     hint: 'The header Allow of the answer names the right one.',
   },
+  NOT_LEADER: {
+    meaning: 'Another node of the cluster leads, and only that one can do this.',
+    hint: 'The message says which; ask that one.',
+  },
   NOT_READY: {
     meaning: 'The broker is starting or stopping and takes no messages.',
     hint: 'Try again in a moment.',

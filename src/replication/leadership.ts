@@ -1,6 +1,7 @@
 // One leadership, from the election to its end: the links to the members, what follows from what they say (leader.ts), and the log that moves on with
 // it. Nothing of it outlives its epoch.
 import type { Clock } from '../core/clock.js';
+import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { DiskLog } from '../log/disk-log.js';
 import type { EpochHistory } from '../log/epoch-history.js';
@@ -8,6 +9,7 @@ import { type Node, ReplicationLeader } from './leader.js';
 import type { LinkToMember } from './peer-link.js';
 import { RecentBatches } from './recent-batches.js';
 import { ReplicaSender } from './replica-sender.js';
+import type { SnapshotToSend } from './snapshot-transfer.js';
 
 /** Batches that are kept in memory for members that keep up. */
 const RECENT_BYTES_MAX = 32 * 1024 * 1024;
@@ -40,6 +42,10 @@ export interface LeadershipOptions {
   readonly logger: Logger;
   /** The in-sync set should be this one; answers whether that is on its way: `confirm` or `abandon` follows. */
   propose(inSync: readonly Node[]): boolean;
+  /** The newest snapshot of what is committed. */
+  newestSnapshot(): SnapshotToSend | undefined;
+  /** What this node has on disk is damaged. */
+  onDamaged(error: GomqError): void;
   /** What the members are told about the cluster, JSON. */
   status(): object;
 }
@@ -119,7 +125,7 @@ export class Leadership {
       return;
     }
     this.#senders.get(link.node)?.close(undefined);
-    const { epoch, log, history, logger } = this.#options;
+    const { epoch, log, history, logger, newestSnapshot, onDamaged } = this.#options;
     const sender: ReplicaSender = new ReplicaSender({
       link,
       incarnation,
@@ -129,6 +135,8 @@ export class Leadership {
       recent: this.#recent,
       logger,
       highWatermark: () => this.#core.highWatermark,
+      newestSnapshot,
+      onDamaged,
       onJoined: (joined, keptOffset) => {
         this.#core.onJoined(joined, keptOffset, this.#nowMs());
         this.#advance();
@@ -160,6 +168,37 @@ export class Leadership {
   abandon(): void {
     this.#core.abandon();
     this.#advance();
+  }
+
+  /**
+   * Takes a node out of the in-sync set that is not here, whatever it may still have.
+   * @throws {GomqError} REFUSED
+   */
+  remove(node: string): void {
+    const { self, minInSync, propose } = this.#options;
+    const rest = this.#core.inSync.filter((one) => one.node !== node);
+    const refuse = (why: string): never => {
+      throw new GomqError('REFUSED', `${node} cannot be removed: ${why}`);
+    };
+    if (node === self.node) refuse('it leads; `gomqctl cluster step-down` has another node lead first');
+    if (this.#senders.has(node)) refuse('it is connected; stop it first');
+    if (rest.length === this.#core.inSync.length) return;
+    if (rest.length < minInSync) {
+      refuse(
+        `only ${rest.length} would be in sync, and ${minInSync} have to be; start a node in its place, which joins by itself`,
+      );
+    }
+    if (!propose(rest)) refuse('the in-sync set is being changed; try again');
+    this.#core.propose(rest);
+  }
+
+  /** Resolves when all in sync have everything, or after `withinMs`. */
+  async settled(withinMs: number): Promise<void> {
+    const { log } = this.#options;
+    const endMs = this.#nowMs() + withinMs;
+    while (!this.#isClosed && log.highWatermark < log.endOffset && this.#nowMs() < endMs) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
   }
 
   isFollowed(withinMs: number): boolean {

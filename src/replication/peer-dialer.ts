@@ -153,8 +153,8 @@ export function probePeer(address: string, timeoutMs: number): Promise<Probe> {
   });
 }
 
-/** Where a name stands for several addresses, all of them have to say so. */
-function isGone(error: NodeJS.ErrnoException): boolean {
+/** Whether a failure to connect tells that the process ended. Where a name stands for several addresses, all of them have to say so. */
+export function isGone(error: NodeJS.ErrnoException): boolean {
   return error instanceof AggregateError ? error.errors.every(isGone) : GONE_CODES.has(error.code);
 }
 

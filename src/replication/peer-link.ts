@@ -18,7 +18,7 @@ import {
 
 /** A link on which more than this waits to be sent is closed: room for the largest frame, and for heartbeats behind it. */
 export const LINK_PENDING_BYTES_MAX = FRAME_BYTES_MAX + 16 * 1024 * 1024;
-/** After `end` the peer has this long to take what was sent. */
+/** After `end` the peer has this long to take what was sent; what it has not taken then is lost, even if it was about to. */
 const END_GRACE_MS = 1_000;
 
 export interface PeerLinkHandler<Received extends Frame> {

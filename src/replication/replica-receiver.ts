@@ -6,8 +6,12 @@ import { checkBatch } from '../log/batch-codec.js';
 import type { DiskLog } from '../log/disk-log.js';
 import type { EpochStart } from '../log/epoch-history.js';
 import type { Replica } from '../state/replica.js';
-import type { AppendFrame, FrameToMember, ResumeFrame } from './frames.js';
+import type { AppendFrame, FrameToMember, ResumeFrame, SnapshotBeginFrame } from './frames.js';
 import type { LinkToLeader, PeerLinkHandler } from './peer-link.js';
+import { SnapshotIntake } from './snapshot-transfer.js';
+
+/** Bytes of a snapshot that wait to be written. */
+const INTAKE_BYTES_MAX = 4 * 1024 * 1024;
 
 export interface ReplicaReceiverOptions {
   readonly link: LinkToLeader;
@@ -21,6 +25,10 @@ export interface ReplicaReceiverOptions {
   onHistory(starts: readonly EpochStart[]): void;
   /** The log is to end at `cut`. The link is over: another one tells the new position. */
   onCut(cut: number): void;
+  /** Where a snapshot is to be written that the leader sends. */
+  readonly incomingPath: string;
+  /** It has come, and is on disk: the log is to begin with it. The link is over: another one tells the new position. */
+  onSnapshot(endOffset: number, starts: readonly EpochStart[]): void;
   /** What the leader tells about the cluster. */
   onStatus(status: Buffer): void;
   onClosed(error: Error | undefined): void;
@@ -33,6 +41,8 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
   #sequence = 0;
   /** As the leader told it. */
   #highWatermark = 0;
+  #intake: SnapshotIntake | undefined = undefined;
+  #intakeStarts: readonly EpochStart[] = [];
   /** Where the leader's log begins. */
   logStart = 0;
   heardMs: number;
@@ -60,6 +70,8 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
 
   close(): void {
     this.#isClosed = true;
+    void this.#intake?.abort();
+    this.#intake = undefined;
     this.#options.log.onKept(() => undefined);
     this.#options.link.destroy(undefined);
   }
@@ -90,8 +102,15 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
         if (this.#hasResumed) this.#ack();
         if (frame.status.length > 0) this.#options.onStatus(frame.status);
         break;
-      default:
-        throw new GomqError('PEER_PROTOCOL', `${frame.type}, which was not asked for`);
+      case 'snapshotBegin':
+        this.#beginSnapshot(frame);
+        break;
+      case 'snapshotChunk':
+        this.#takeChunk(frame.bytes);
+        break;
+      case 'snapshotEnd':
+        this.#endSnapshot();
+        break;
     }
   }
 
@@ -103,6 +122,54 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (this.#isClosed) return;
     this.close();
     this.#options.onClosed(error);
+  }
+
+  // ---- a snapshot -------------------------------------------------------------------------------------------------------------------
+
+  #beginSnapshot({ endOffset, bytes, history }: SnapshotBeginFrame): void {
+    const { log, incomingPath } = this.#options;
+    if (this.#hasResumed || this.#intake !== undefined) {
+      throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
+    }
+    // What is committed here is not given up for less.
+    assert(
+      endOffset >= log.highWatermark,
+      `a snapshot up to ${endOffset}, and up to ${log.highWatermark} all is committed`,
+    );
+    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes);
+    this.#intakeStarts = history;
+  }
+
+  #takeChunk(bytes: Buffer): void {
+    const intake = this.#intake;
+    const { link } = this.#options;
+    if (intake === undefined)
+      throw new GomqError('PEER_PROTOCOL', 'a piece of a snapshot that has not begun');
+    const written = intake.write(bytes);
+    if (intake.waitingBytes > INTAKE_BYTES_MAX) link.pause();
+    written.then(
+      () => link.resume(),
+      (error: unknown) => this.#giveUp(error),
+    );
+  }
+
+  #endSnapshot(): void {
+    const intake = this.#intake;
+    if (intake === undefined)
+      throw new GomqError('PEER_PROTOCOL', 'the end of a snapshot that has not begun');
+    intake.end().then(
+      () => {
+        if (this.#isClosed) return;
+        this.#intake = undefined;
+        this.close();
+        this.#options.onSnapshot(intake.endOffset, this.#intakeStarts);
+      },
+      (error: unknown) => this.#giveUp(error),
+    );
+  }
+
+  #giveUp(error: unknown): void {
+    if (!this.#isClosed) this.#options.link.destroy(error as Error);
   }
 
   // ---- what it does -----------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 // far as it can be true.
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
+import { checkBatch } from '../log/batch-codec.js';
 import type { DiskLog, EncodedBatch } from '../log/disk-log.js';
 import { commonEnd, type EpochHistory } from '../log/epoch-history.js';
 import { APPEND_BATCHES_MAX, type FrameToLeader, type PositionFrame } from './frames.js';
 import type { LinkToMember, PeerLinkHandler } from './peer-link.js';
 import type { RecentBatches } from './recent-batches.js';
+import { SnapshotSender, type SnapshotToSend } from './snapshot-transfer.js';
 
 /** Bytes of batches in one frame, but for a batch that is larger by itself. */
 const FRAME_BATCH_BYTES = 1024 * 1024;
@@ -23,6 +25,10 @@ export interface ReplicaSenderOptions {
   readonly recent: RecentBatches;
   readonly logger: Logger;
   highWatermark(): number;
+  /** The newest one that is committed. */
+  newestSnapshot(): SnapshotToSend | undefined;
+  /** What this node has of its log on disk is damaged there. */
+  onDamaged(error: GomqError): void;
   /** The member's log is a part of this one up to `keptOffset`. */
   onJoined(sender: ReplicaSender, keptOffset: number): void;
   onAck(sender: ReplicaSender, keptOffset: number, applied: number): void;
@@ -41,6 +47,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
   #isBlocked = false;
   #isReading = false;
   #isClosed = false;
+  #snapshot: SnapshotSender | undefined = undefined;
 
   constructor(options: ReplicaSenderOptions) {
     this.#options = options;
@@ -124,11 +131,13 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
 
   onDrain(): void {
     this.#isBlocked = false;
+    this.#snapshot?.onDrain();
     this.stream();
   }
 
   onClose(error: Error | undefined): void {
     this.#isClosed = true;
+    this.#snapshot?.close();
     this.#options.onClosed(this, error);
   }
 
@@ -140,12 +149,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     if (this.#next !== undefined) throw new GomqError('PEER_PROTOCOL', 'position, when it is known already');
     const cut = commonEnd({ starts: history.starts, end: log.endOffset }, { starts, end: logEnd });
     if (cut < log.startOffset) {
-      this.close(
-        new GomqError(
-          'PEER_UNREACHABLE',
-          `${this.node} has the log up to ${cut}, and it begins at ${log.startOffset}`,
-        ),
-      );
+      this.#sendSnapshot(cut);
       return;
     }
     link.send({
@@ -164,6 +168,24 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     this.stream();
   }
 
+  /** The member is behind the beginning of the log: it begins anew, with the state from before, and dials again when it has that. */
+  #sendSnapshot(cut: number): void {
+    const { link, epoch, log, history, logger, newestSnapshot } = this.#options;
+    if (this.#snapshot !== undefined)
+      throw new GomqError('PEER_PROTOCOL', 'position, while a snapshot is sent');
+    const snapshot = newestSnapshot();
+    if (snapshot === undefined || snapshot.endOffset < log.startOffset) {
+      const message = `${this.node} has the log up to ${cut}, it begins at ${log.startOffset}, and there is no snapshot yet`;
+      this.close(new GomqError('PEER_UNREACHABLE', message));
+      return;
+    }
+    const { endOffset } = snapshot;
+    logger.info('sends a snapshot to a member', { node: this.node, endOffset, logStart: log.startOffset });
+    this.#snapshot = new SnapshotSender(link, epoch);
+    const starts = history.starts.filter(({ start }) => start < endOffset);
+    this.#snapshot.send(snapshot, starts).catch((error: unknown) => this.close(error as Error));
+  }
+
   #read(from: number): void {
     this.#isReading = true;
     this.#options.log.readBatches(from, FRAME_BATCH_BYTES).then(
@@ -172,6 +194,11 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
         if (this.#isClosed) return;
         if (batches === undefined) {
           this.close(new GomqError('PEER_UNREACHABLE', `${this.node} is behind the beginning of the log`));
+          return;
+        }
+        const damage = damageOf(batches);
+        if (damage !== undefined) {
+          this.#options.onDamaged(damage);
           return;
         }
         if (batches.length > 0) this.#send(batches);
@@ -197,4 +224,23 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     });
     if (!hasRoom) this.#isBlocked = true;
   }
+}
+
+/** What is wrong with batches that were read from this node's own disk. */
+function damageOf(batches: readonly EncodedBatch[]): GomqError | undefined {
+  for (const { baseOffset, endOffset, bytes } of batches) {
+    const header = checkBatch(bytes);
+    const damage =
+      'damage' in header
+        ? header.damage
+        : header.baseOffset === baseOffset && header.lastOffset === endOffset - 1
+          ? undefined
+          : `records from ${header.baseOffset} to ${header.lastOffset}`;
+    if (damage === undefined) continue;
+    return new GomqError(
+      'DATA_DAMAGED',
+      `the batch of offsets ${baseOffset} to ${endOffset - 1} is damaged: ${damage}`,
+    );
+  }
+  return undefined;
 }

@@ -34,6 +34,8 @@ export interface StorageOptions {
   readonly state: StateOptions;
   /** The disk failed, or a file turned out to be damaged: nothing is committed any more. */
   onFailure(error: GomqError): void;
+  /** In a cluster: something of the log is damaged on the disk, as the words say. */
+  onDamaged?(why: string): void;
   /** What cannot be was found in the log. */
   onDefect(error: unknown): void;
 }
@@ -109,7 +111,10 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       epoch: 1,
       ...(committed === undefined ? {} : { committed }),
       onFailure,
-      onDamaged: (from, to) => retention?.onLost(from, to),
+      onDamaged(from, to) {
+        if (options.onDamaged === undefined) retention?.onLost(from, to);
+        else options.onDamaged(`offsets ${from} to ${to - 1} cannot be read`);
+      },
       snapshotFloor: () => maker?.floor ?? 0,
       topicOf: topicNameIn,
       neededFrom: (before) => (retention === undefined ? 0 : retention.neededFrom(before)),
@@ -124,10 +129,15 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
     });
     maker = made;
     log.onSeal((endOffset) => made.onSeal(endOffset, config.log.segmentBytes));
+    const onReplicaFailure = (error: unknown): void => {
+      const isDamage = error instanceof GomqError && error.code === 'DATA_DAMAGED';
+      if (isDamage && options.onDamaged !== undefined) options.onDamaged(error.message);
+      else options.onDefect(error);
+    };
     const replica =
       committed === undefined
         ? undefined
-        : new Replica({ log, state, applied: offset, zstd: await loadZstd(), onFailure: options.onDefect });
+        : new Replica({ log, state, applied: offset, zstd: await loadZstd(), onFailure: onReplicaFailure });
     return new Storage(log, state, replica, made, path, (bound) => {
       retention = bound;
     });

@@ -37,6 +37,8 @@ export interface LogLine {
   readonly from?: number;
   readonly end?: number;
   readonly snapshot?: number;
+  /** Of a leader. */
+  readonly epoch?: number;
 }
 
 const running = new Set<BrokerProcess>();
@@ -123,6 +125,10 @@ export class BrokerProcess {
     const match = /mqtt 127\.0\.0\.1:(\d+)/.exec(this.#stdout);
     assert.ok(match !== null, 'the broker has said that it is ready');
     return Number(match[1]);
+  }
+
+  get isReady(): boolean {
+    return this.#stdout.includes('\n');
   }
 
   async ready(): Promise<void> {

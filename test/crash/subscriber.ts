@@ -94,6 +94,11 @@ export class Subscriber {
     return this.#answered();
   }
 
+  /** Its first subscriptions are granted. */
+  get hasSubscribed(): boolean {
+    return this.#wasAnswered;
+  }
+
   /** Takes up a further subscription, or gives it up; does nothing while one of the two is going on. */
   toggle(filter: string): void {
     if (!this.#isReady || this.#request !== undefined) return;

@@ -1,0 +1,115 @@
+// The state of a leader on its way to a member that is behind the beginning of the log: the newest snapshot, as the file that it is. It is read and
+// written piece by piece, so that neither side holds more than a few of them.
+import { type FileHandle, open } from 'node:fs/promises';
+import { GomqError } from '../core/errors.js';
+import type { EpochStart } from '../log/epoch-history.js';
+import type { LinkToMember } from './peer-link.js';
+
+const CHUNK_BYTES = 256 * 1024;
+
+export interface SnapshotToSend {
+  readonly path: string;
+  readonly endOffset: number;
+}
+
+export class SnapshotSender {
+  readonly #link: LinkToMember;
+  readonly #epoch: number;
+  #drained: (() => void) | undefined = undefined;
+  #isClosed = false;
+
+  constructor(link: LinkToMember, epoch: number) {
+    this.#link = link;
+    this.#epoch = epoch;
+  }
+
+  /** Resolves when all is sent. @throws what the operating system answers */
+  async send({ path, endOffset }: SnapshotToSend, history: readonly EpochStart[]): Promise<void> {
+    const link = this.#link;
+    const epoch = this.#epoch;
+    const file = await open(path, 'r');
+    try {
+      const { size } = await file.stat();
+      link.send({ type: 'snapshotBegin', epoch, endOffset, bytes: size, history });
+      for (let position = 0; position < size && !this.#isClosed; ) {
+        const bytes = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, size - position));
+        const { bytesRead } = await file.read(bytes, 0, bytes.length, position);
+        if (bytesRead === 0) throw new Error(`${path} ends at ${position} of ${size}`);
+        position += bytesRead;
+        const hasRoom = link.send({ type: 'snapshotChunk', epoch, bytes: bytes.subarray(0, bytesRead) });
+        if (!hasRoom && !this.#isClosed) await new Promise<void>((resolve) => (this.#drained = resolve));
+      }
+      if (!this.#isClosed) link.send({ type: 'snapshotEnd', epoch });
+    } finally {
+      await file.close();
+    }
+  }
+
+  onDrain(): void {
+    this.#drained?.();
+    this.#drained = undefined;
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.onDrain();
+  }
+}
+
+/** Writes what arrives into a file. Pieces are taken in order, one after the other. */
+export class SnapshotIntake {
+  readonly endOffset: number;
+  readonly #bytesMax: number;
+  readonly #file: Promise<FileHandle>;
+  #work: Promise<void> = Promise.resolve();
+  #position = 0;
+  #waitingBytes = 0;
+
+  /** @param bytesMax what the sender has announced */
+  constructor(path: string, endOffset: number, bytesMax: number) {
+    this.endOffset = endOffset;
+    this.#bytesMax = bytesMax;
+    this.#file = open(path, 'w', 0o600);
+    this.#work = this.#file.then(() => undefined);
+  }
+
+  /** Bytes that are not written yet. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL */
+  write(bytes: Buffer): Promise<void> {
+    const position = this.#position;
+    this.#position += bytes.length;
+    if (this.#position > this.#bytesMax) {
+      throw new GomqError('PEER_PROTOCOL', `a snapshot of ${this.#bytesMax} bytes that goes on`);
+    }
+    this.#waitingBytes += bytes.length;
+    this.#work = this.#work.then(async () => {
+      await (await this.#file).write(bytes, 0, bytes.length, position);
+      this.#waitingBytes -= bytes.length;
+    });
+    return this.#work;
+  }
+
+  /** All is there; resolves when it is on disk. @throws {GomqError} PEER_PROTOCOL; what the operating system answers */
+  async end(): Promise<void> {
+    if (this.#position !== this.#bytesMax) {
+      throw new GomqError(
+        'PEER_PROTOCOL',
+        `a snapshot of ${this.#bytesMax} bytes that ends after ${this.#position}`,
+      );
+    }
+    await this.#work;
+    const file = await this.#file;
+    await file.sync();
+    await file.close();
+  }
+
+  /** Gives up what has come. */
+  async abort(): Promise<void> {
+    await this.#work.catch(() => undefined);
+    await (await this.#file).close();
+  }
+}

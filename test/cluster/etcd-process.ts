@@ -1,0 +1,27 @@
+// An etcd for a test or for a file of tests; what scripts/etcd.ts starts, and is removed with whoever asked for it.
+import { after, before, type TestContext } from 'node:test';
+import { EtcdProcess } from '../../scripts/etcd.js';
+
+/** One for all tests of the file, which leave it running. */
+export function useEtcd(): { readonly etcd: EtcdProcess } {
+  let started: EtcdProcess | undefined;
+  before(async () => {
+    started = await EtcdProcess.start();
+  });
+  after(async () => {
+    await started?.remove();
+  });
+  return {
+    get etcd() {
+      if (started === undefined) throw new Error('etcd has not been started yet');
+      return started;
+    },
+  };
+}
+
+/** One for a test that does something to it. */
+export async function startEtcd(t: TestContext): Promise<EtcdProcess> {
+  const etcd = await EtcdProcess.start();
+  t.after(() => etcd.remove());
+  return etcd;
+}

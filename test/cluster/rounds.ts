@@ -1,0 +1,244 @@
+// Rounds of load and faults on a whole cluster: publishers and subscribers that go to any broker, something that breaks in each round and is mended
+// again; at the end everything is drained and the ledger is closed. The schedule comes from a seed, and the timing from the machine.
+import type { EtcdProcess } from '../../scripts/etcd.js';
+import { Ledger } from '../crash/ledger.js';
+import { Publisher } from '../crash/publisher.js';
+import type { Random } from '../crash/random.js';
+import { Subscriber } from '../crash/subscriber.js';
+import type { Nodes } from './nodes.js';
+
+export const FAULTS = [
+  'kill the leader',
+  'kill a member',
+  'stop the leader',
+  'kill all',
+  'freeze the leader',
+  'wipe a member',
+  'kill the leader and a member',
+  'kill etcd',
+  'kill etcd and the leader',
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+export interface ClusterRoundsOptions {
+  readonly random: Random;
+  readonly nodes: Nodes;
+  readonly etcd: EtcdProcess;
+  readonly faults: readonly Fault[];
+  readonly onRound?: (round: number, fault: Fault) => void;
+}
+
+export interface ClusterRoundsResult {
+  acknowledged: number;
+  delivered: number;
+  again: number;
+  /** The longest time without any acknowledgement or delivery. */
+  gapMs: number;
+}
+
+/** Nothing comes for so long: it is lost, or hangs. */
+const SILENCE_MS = 30_000;
+const RETRY_MS = 20;
+/** What a broker without a leader answers. */
+const REFUSED = /refused with (136|3)$/;
+
+type Client = Publisher | Subscriber;
+
+export class ClusterRounds {
+  readonly #options: ClusterRoundsOptions;
+  readonly #ledger = new Ledger();
+  readonly #publishers: Publisher[] = [];
+  readonly #subscribers: Subscriber[] = [];
+  #isOver = false;
+  #lastEntryMs = performance.now();
+  #gapMs = 0;
+  #entries = 0;
+  #onEntries: { readonly at: number; readonly resolve: () => void } | undefined = undefined;
+
+  constructor(options: ClusterRoundsOptions) {
+    this.#options = options;
+    const { random } = options;
+    const ledger = this.#ledger;
+    ledger.onEntry = () => this.#onEntry();
+    for (const qos of [1, 2] as const) {
+      for (const version of [4, 5] as const) {
+        const publisher = `pub${qos}v${version}`;
+        this.#publishers.push(
+          new Publisher({
+            ledger,
+            random,
+            name: publisher,
+            version,
+            qos,
+            topics: [`c/${publisher}/0`, `c/${publisher}/1`],
+            retainedTopics: [`r/${publisher}/0`],
+            window: random.pick([1, 10, 40]),
+            paddingBytesMax: 300,
+          }),
+        );
+        const name = `all${qos}v${version}`;
+        const inbox = ledger.inbox(name, qos);
+        const filters = ['c/#', 'r/#'];
+        this.#subscribers.push(
+          new Subscriber({ ledger, random, name, version, qos, filters, inbox, ackDelayMsMax: 0 }),
+        );
+      }
+      const inbox = ledger.inbox(`group${qos}`, qos, true);
+      for (const member of ['a', 'b']) {
+        const name = `member${qos}${member}`;
+        const filters = [`$share/g${qos}/c/#`];
+        this.#subscribers.push(
+          new Subscriber({ ledger, random, name, version: 5, qos, filters, inbox, ackDelayMsMax: 3 }),
+        );
+      }
+    }
+  }
+
+  async run(): Promise<ClusterRoundsResult> {
+    const { faults, nodes, random, onRound } = this.#options;
+    const ledger = this.#ledger;
+    try {
+      await nodes.startAll();
+      await nodes.waitForLeader();
+      for (const subscriber of this.#subscribers) this.#keep(subscriber);
+      await ledger.whileRight(this.#until(() => this.#subscribers.every((one) => one.hasSubscribed)));
+      for (const publisher of this.#publishers) this.#keep(publisher);
+      this.#lastEntryMs = performance.now();
+      this.#gapMs = 0;
+      for (const publisher of this.#publishers) publisher.allow(Number.MAX_SAFE_INTEGER);
+      for (const [round, fault] of faults.entries()) {
+        await ledger.whileRight(this.#progress(random.integer(200, 2000)));
+        ledger.note(`round ${round}: ${fault}`);
+        await this.#break(fault);
+        await ledger.whileRight(this.#progress(random.integer(200, 2000)));
+        ledger.check();
+        onRound?.(round, fault);
+      }
+      for (const publisher of this.#publishers) publisher.halt();
+      await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
+      await ledger.settled(SILENCE_MS);
+      ledger.check();
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n${nodes.diagnostics()}`, { cause: error });
+    } finally {
+      this.#isOver = true;
+      for (const client of [...this.#publishers, ...this.#subscribers]) client.drop();
+      await nodes.killAll();
+    }
+    const { acknowledged, delivered, again } = ledger.counters;
+    return { acknowledged, delivered, again, gapMs: this.#gapMs };
+  }
+
+  /** Has a client connected to any broker until all is over. */
+  #keep(client: Client): void {
+    const keep = async (): Promise<void> => {
+      while (!this.#isOver) {
+        const ports = this.#options.nodes.ports();
+        if (ports.length > 0 && (await this.#connect(client, this.#options.random.pick(ports)))) {
+          await client.closed();
+        }
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    };
+    keep().catch((error: Error) => {
+      if (!this.#isOver) this.#ledger.fail(error.stack ?? error.message);
+    });
+  }
+
+  async #connect(client: Client, port: number): Promise<boolean> {
+    try {
+      return await client.connect(port);
+    } catch (error) {
+      if (REFUSED.test((error as Error).message)) return false;
+      throw error;
+    }
+  }
+
+  async #break(fault: Fault): Promise<void> {
+    const { nodes, etcd, random } = this.#options;
+    const leader = await nodes.waitForLeader();
+    const member = random.pick(nodes.names.filter((name) => name !== leader));
+    switch (fault) {
+      case 'kill the leader':
+        await nodes.kill(leader);
+        await this.#progress(random.integer(100, 1000));
+        await nodes.startAll();
+        break;
+      case 'kill a member':
+        await nodes.kill(member);
+        await this.#progress(random.integer(100, 1000));
+        await nodes.startAll();
+        break;
+      case 'stop the leader':
+        await nodes.stop(leader);
+        await this.#progress(random.integer(100, 1000));
+        await nodes.startAll();
+        break;
+      case 'kill all':
+        await Promise.all(nodes.names.map((name) => nodes.kill(name)));
+        await nodes.startAll();
+        break;
+      case 'freeze the leader':
+        nodes.freeze(leader);
+        // Its clients notice nothing: they are taken away from it.
+        for (const client of [...this.#publishers, ...this.#subscribers]) client.drop();
+        await this.#progress(random.integer(100, 1000));
+        nodes.thaw(leader);
+        break;
+      case 'wipe a member':
+        await nodes.kill(member);
+        nodes.wipe(member);
+        await this.#progress(random.integer(100, 1000));
+        await nodes.startAll();
+        break;
+      case 'kill the leader and a member':
+        await Promise.all([nodes.kill(leader), nodes.kill(member)]);
+        await new Promise((resolve) => setTimeout(resolve, random.integer(0, 1000)));
+        await nodes.startAll();
+        break;
+      case 'kill etcd':
+        await etcd.kill();
+        await this.#progress(random.integer(100, 1000));
+        await etcd.restart();
+        break;
+      case 'kill etcd and the leader':
+        await etcd.kill();
+        await nodes.kill(leader);
+        await etcd.restart();
+        await nodes.startAll();
+        break;
+    }
+  }
+
+  /** Resolves when so many things have happened to messages. */
+  #progress(count: number): Promise<void> {
+    const endMs = performance.now() + SILENCE_MS;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new Error(`too little has happened in ${SILENCE_MS} ms (${Math.round(endMs)})`));
+      }, SILENCE_MS);
+      this.#onEntries = {
+        at: this.#entries + count,
+        resolve: () => {
+          clearTimeout(timer);
+          resolve();
+        },
+      };
+    });
+  }
+
+  async #until(isThere: () => boolean): Promise<void> {
+    while (!isThere()) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+
+  #onEntry(): void {
+    const nowMs = performance.now();
+    this.#gapMs = Math.max(this.#gapMs, nowMs - this.#lastEntryMs);
+    this.#lastEntryMs = nowMs;
+    this.#entries++;
+    const waiting = this.#onEntries;
+    if (waiting === undefined || this.#entries < waiting.at) return;
+    this.#onEntries = undefined;
+    waiting.resolve();
+  }
+}
