@@ -46,6 +46,8 @@ export interface BrokerOptions {
   authenticator: Authenticator;
   /** Undefined: everything is allowed. */
   accessControl: AccessControl | undefined;
+  /** In a cluster: enough nodes are in sync for anything to be committed. */
+  hasEnough?: () => boolean;
   /** Called with an error that cannot be: the process should say so and end. */
   onDefect: (error: unknown) => void;
 }
@@ -74,6 +76,9 @@ const PROGRESS_BUDGET = 2048;
 /** Messages between two turns from which on what comes in goes before what is read from the log, and for how many turns. */
 const BUSY_MESSAGES = 16;
 const BUSY_TURNS = 16;
+
+/** So long publishers wait for enough nodes to be in sync; then they are told. */
+const TOO_FEW_MS = 10_000;
 
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
@@ -120,6 +125,9 @@ export class Broker {
   #isClosed = false;
   /** Told when nothing is committed here any more. */
   readonly #abandoned = new Set<() => void>();
+  readonly #hasEnough: () => boolean;
+  /** When there were enough nodes in sync last. */
+  #enoughMs: number;
   readonly #message = new Message();
   readonly #commitReader: LogReader;
   readonly #sweepTimer: NodeJS.Timeout;
@@ -132,6 +140,8 @@ export class Broker {
     this.authenticator = options.authenticator;
     this.accessControl = options.accessControl;
     this.onDefect = options.onDefect;
+    this.#hasEnough = options.hasEnough ?? (() => true);
+    this.#enoughMs = options.clock.monotonicMs();
     const { accessControl } = options;
     const mayRead =
       accessControl === undefined
@@ -223,6 +233,13 @@ export class Broker {
 
   get connectionCount(): number {
     return this.#connections.size;
+  }
+
+  /** What is to be said where for a while now too few nodes have been in sync for anything to be committed. */
+  get tooFew(): string | undefined {
+    return this.clock.monotonicMs() - this.#enoughMs <= TOO_FEW_MS
+      ? undefined
+      : 'too few nodes of the cluster are in sync: nothing can be acknowledged until more are';
   }
 
   get isReady(): boolean {
@@ -599,6 +616,7 @@ export class Broker {
 
   #sweep(): void {
     const now = this.clock.monotonicMs();
+    if (this.#hasEnough()) this.#enoughMs = now;
     for (const connection of this.#connections) this.#sweepConnection(connection, now);
     this.#presence.sweep(now);
     this.state.dropExpiredRetained(this.clock.wallMs(), EXPIRY_BUDGET);
@@ -610,6 +628,12 @@ export class Broker {
       if (now >= connection.deadlineMs) {
         connection.close(ReasonCode.UnspecifiedError, 'no CONNECT in time');
       }
+      return;
+    }
+    const { tooFew } = this;
+    if (tooFew !== undefined && connection.version === 5 && connection.unacknowledged > 0) {
+      // What it sent may yet be committed: its session knows that when it comes back.
+      connection.close(ReasonCode.ServerBusy, tooFew);
       return;
     }
     if (connection.silenceMs === 0) return;

@@ -144,6 +144,11 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     return;
   }
   const isRecorded = expirySeconds > 0 || will !== undefined;
+  const { tooFew } = broker;
+  if (isRecorded && tooFew !== undefined) {
+    no(ReasonCode.ServerUnavailable, tooFew);
+    return;
+  }
   const full = fullRefusal(broker.log, sessionPresent, isRecorded);
   if (full !== undefined) {
     no(ReasonCode.QuotaExceeded, full);

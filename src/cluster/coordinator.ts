@@ -34,8 +34,11 @@ export interface MemberKey {
   readonly incarnation: string;
   /** The cluster that its directory belongs to; '' where it has not been in one. */
   readonly clusterId: string;
-  /** One past the last record when it registered. */
+  /** One past the last record when it registered, and the epoch of that. */
   readonly logEnd: number;
+  readonly logEpoch: number;
+  /** The end of its log was torn, and has not been compared with that of a leader since. */
+  readonly isSuspect: boolean;
   /** HOST:PORT that others reach it at: other brokers, MQTT clients, HTTP; '' where it has none. */
   readonly peer: string;
   readonly mqtt: string;

@@ -42,6 +42,10 @@ export interface Standing {
   /** The highest epoch that is on disk (R3). */
   readonly epoch: number;
   readonly logEnd: number;
+  /** Of the last record. */
+  readonly logEpoch: number;
+  /** The end of the log was torn, and nobody has been asked since what was there. */
+  readonly isSuspect: boolean;
 }
 
 export type Effect =
@@ -75,6 +79,10 @@ type Role =
 type Pending = {
   readonly kind: 'found' | 'restore' | 'resign' | 'campaign' | 'in-sync';
   readonly state: ClusterState;
+  /** Of the view that it was decided upon. */
+  readonly viewRevision: number;
+  /** etcd went back since: its revisions say nothing about those of now. */
+  readonly isOfBefore: boolean;
 };
 
 /** What a leader leads with. */
@@ -154,7 +162,10 @@ export class Election {
 
   onView(view: ClusterView): void {
     // Revisions only go back with etcd itself: it was wiped or restored, and nothing that was known of it holds.
-    if (view.revision < (this.#view?.revision ?? 0)) this.#revisionMin = 0;
+    if (view.revision < (this.#view?.revision ?? 0)) {
+      this.#revisionMin = 0;
+      if (this.#pending !== undefined) this.#pending = { ...this.#pending, isOfBefore: true };
+    }
     this.#view = view;
     this.#decide();
   }
@@ -193,8 +204,8 @@ export class Election {
   }
 
   /** @param incarnation another one, where what was in the directory before was given up */
-  onLogOpened(logEnd: number, incarnation: string): void {
-    this.#standing = { ...this.#standing, logEnd, incarnation };
+  onLogOpened(log: Pick<Standing, 'logEnd' | 'logEpoch' | 'isSuspect' | 'incarnation'>): void {
+    this.#standing = { ...this.#standing, ...log };
     this.#isReady = true;
     this.#decide();
   }
@@ -240,12 +251,12 @@ export class Election {
     assert(pending !== undefined, 'a transaction was sent');
     this.#pending = undefined;
     if (outcome.kind === 'done') {
-      this.#revisionMin = Math.max(this.#revisionMin, outcome.revision);
+      if (!pending.isOfBefore) this.#revisionMin = Math.max(this.#revisionMin, outcome.revision);
       this.#onDone(pending, outcome.revision);
       this.#resign();
     } else {
       // Something else was faster: the view that shows it is on its way.
-      this.#revisionMin = Math.max(this.#revisionMin, this.#view!.revision + 1);
+      if (!pending.isOfBefore) this.#revisionMin = Math.max(this.#revisionMin, pending.viewRevision + 1);
       if (pending.kind === 'in-sync') this.#effects.push({ kind: 'abandoned' });
       this.#resigning = undefined;
     }
@@ -420,12 +431,28 @@ export class Election {
     if (this.#isLeaving || !this.#isReady) return;
     if (this.#nowMs > this.#leaseUntilMs || this.#nowMs < this.#restUntilMs) return;
     if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;
+    if (this.#standing.isSuspect && !this.#isMostComplete(view, state.inSync)) return;
     const epoch = Math.max(state.epoch, this.#standing.epoch) + 1;
     const inSync = this.#present(view, state.inSync);
     const next: ClusterState = { clusterId: state.clusterId, epoch, leader: node, inSync, nonce: draw() };
     const leader = { node, epoch, nonce: next.nonce };
     const leaderRevision = view.leader?.revision ?? 0;
     this.#commit({ kind: 'campaign', state: next }, { stateRevision, leaderRevision, state: next, leader });
+  }
+
+  /**
+   * A log whose end was torn may lack what it acknowledged. It leads only where every other in sync was torn too, as when all lost power at once, and
+   * where none of them has more: nothing that was acknowledged can be missing from the most complete of all. Whoever is whole leads before it.
+   */
+  #isMostComplete(view: ClusterView, inSync: readonly InSyncMember[]): boolean {
+    const { node } = this.#options;
+    const { logEpoch, logEnd } = this.#standing;
+    return inSync.every((one) => {
+      if (one.node === node) return true;
+      const key = view.members.get(one.node)?.value;
+      if (key === undefined || key.incarnation !== one.incarnation || !key.isSuspect) return false;
+      return key.logEpoch < logEpoch || (key.logEpoch === logEpoch && key.logEnd <= logEnd);
+    });
   }
 
   /** Of those in sync the ones that are there, as far as enough stay (R5): it would have to wait for the others. */
@@ -482,8 +509,8 @@ export class Election {
     this.#effects.push({ kind: 'persist', clusterId, epoch });
   }
 
-  #commit(pending: Pending, transaction: Transaction): void {
-    this.#pending = pending;
+  #commit(pending: Pick<Pending, 'kind' | 'state'>, transaction: Transaction): void {
+    this.#pending = { ...pending, viewRevision: this.#view!.revision, isOfBefore: false };
     this.#effects.push({ kind: 'commit', transaction });
   }
 

@@ -36,6 +36,8 @@ const memberSchema: z.ZodType<MemberKey> = z.object({
   incarnation: z.string(),
   clusterId: z.string(),
   logEnd: z.int().min(0),
+  logEpoch: z.int().min(0),
+  isSuspect: z.boolean(),
   peer: z.string(),
   mqtt: z.string(),
   http: z.string(),

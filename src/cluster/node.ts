@@ -16,7 +16,7 @@ import type { DataDirectory } from '../log/data-directory.js';
 import { nodeDisk } from '../log/disk.js';
 import { EpochHistory, type EpochStart } from '../log/epoch-history.js';
 import { beginAnew, INCOMING_NAME, isBeginningAnew, putAside } from '../log/install-snapshot.js';
-import { readCommitted, readMembership, writeMembership } from '../log/membership.js';
+import { type Membership, readCommitted, readMembership, writeMembership } from '../log/membership.js';
 import { listSnapshots } from '../log/snapshot-file.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
@@ -69,8 +69,8 @@ export interface ClusterNodeOptions {
   readonly logger: Logger;
   /** Draws what is never drawn twice. */
   readonly draw: () => string;
-  /** Opens the log: everything below `committed` is committed. */
-  openStorage(committed: number): Promise<Storage>;
+  /** Opens the log: everything below `committed` is committed. `beforeCut` is called before a torn end is cut off. */
+  openStorage(committed: number, beforeCut: () => void): Promise<Storage>;
   /** Addresses of this node for clients, HOST:PORT, '' where there is none. */
   addresses(): { mqtt: string; http: string };
   /** This node leads, with all that was acknowledged in the storage: the state is the callee's from now on. */
@@ -127,6 +127,7 @@ export class ClusterNode {
   #isRunning = false;
   #isStopping = false;
   #isDamaged = false;
+  #isSuspect: boolean;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
 
@@ -142,8 +143,14 @@ export class ClusterNode {
       beginAnew(path, 0);
     }
     const membership = readMembership(path);
-    const storage = await openOrNot(options);
-    const node = new ClusterNode(options, membership, storage);
+    let isSuspect = membership?.isSuspect ?? false;
+    const storage = await openOrNot(options, () => {
+      // Before anything is cut: from then on nobody could tell.
+      if (membership === undefined) return;
+      isSuspect = true;
+      writeMembership(path, { ...membership, isSuspect });
+    });
+    const node = new ClusterNode(options, membership, storage, isSuspect);
     try {
       await node.#listen();
     } catch (error) {
@@ -156,10 +163,12 @@ export class ClusterNode {
 
   private constructor(
     options: ClusterNodeOptions,
-    membership: { clusterId: string; epoch: number; starts: readonly EpochStart[] } | undefined,
+    membership: Membership | undefined,
     storage: Storage | undefined,
+    isSuspect: boolean,
   ) {
     this.#options = options;
+    this.#isSuspect = isSuspect;
     this.#clusterId = membership?.clusterId ?? '';
     this.#epoch = Math.max(membership?.epoch ?? 0, storage?.log.epoch ?? 0);
     this.#history = new EpochHistory(membership?.starts ?? []);
@@ -183,7 +192,7 @@ export class ClusterNode {
         incarnation: directory.incarnation,
         clusterId: this.#clusterId,
         epoch: this.#epoch,
-        logEnd: storage?.log.endOffset ?? 0,
+        ...this.#logShape(storage),
       },
     );
     if (storage === undefined) this.#election.onLogClosed();
@@ -219,7 +228,7 @@ export class ClusterNode {
       node: nodeId,
       incarnation: directory.incarnation,
       clusterId: this.#clusterId,
-      logEnd: this.#storage?.log.endOffset ?? 0,
+      ...this.#logShape(this.#storage),
       peer: this.#peerAddress(),
       ...this.#options.addresses(),
       version,
@@ -237,6 +246,11 @@ export class ClusterNode {
     const leader = this.#election.leader;
     if (leader === undefined || leader === this.#options.nodeId) return undefined;
     return this.#view?.members.get(leader)?.value.peer;
+  }
+
+  /** As many nodes are in sync as it takes to commit anything. */
+  get hasEnough(): boolean {
+    return this.#leadership?.hasEnough ?? false;
   }
 
   /** The leader's address for MQTT clients, or for HTTP. */
@@ -423,13 +437,34 @@ export class ClusterNode {
 
   #writeMembership(): void {
     const { starts } = this.#history;
-    writeMembership(this.#options.directory.path, { clusterId: this.#clusterId, epoch: this.#epoch, starts });
+    writeMembership(this.#options.directory.path, {
+      clusterId: this.#clusterId,
+      epoch: this.#epoch,
+      starts,
+      isSuspect: this.#isSuspect,
+    });
+  }
+
+  #logShape(storage: Storage | undefined): { logEnd: number; logEpoch: number; isSuspect: boolean } {
+    const logEnd = storage?.log.endOffset ?? 0;
+    return { logEnd, logEpoch: this.#history.epochAt(logEnd - 1) ?? 0, isSuspect: this.#isSuspect };
+  }
+
+  /** The log is a part of a leader's, or is the leader's: what it lacked it gets. */
+  #clearSuspicion(): void {
+    if (!this.#isSuspect) return;
+    this.#isSuspect = false;
+    this.#register();
   }
 
   // ---- the log ----------------------------------------------------------------------------------------------------------------------
 
   #take(storage: Storage): void {
     this.#storage = storage;
+    storage.onStateHash((offset, hash) => {
+      this.#leadership?.onStateHash(this.#options.nodeId, offset, hash);
+      this.#receiver?.tellStateHash(offset, hash);
+    });
     this.#history.cut(storage.log.endOffset);
     storage.bind({
       // A member keeps what its leader has, and what its own state has not seen.
@@ -458,12 +493,18 @@ export class ClusterNode {
       const bytesCut = cutLog(nodeDisk, directory.path, cut);
       logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
     }
-    await this.#open(await openStorage(committed));
+    await this.#open(await openStorage(committed, () => this.#suspect()));
+  }
+
+  #suspect(): void {
+    this.#isSuspect = true;
+    this.#writeMembership();
   }
 
   async #open(storage: Storage): Promise<void> {
     this.#take(storage);
-    this.#run(() => this.#election.onLogOpened(storage.log.endOffset, this.#options.directory.incarnation));
+    const { incarnation } = this.#options.directory;
+    this.#run(() => this.#election.onLogOpened({ ...this.#logShape(storage), incarnation }));
   }
 
   /** A snapshot of the leader has come: it takes the place of everything that is here. */
@@ -480,7 +521,7 @@ export class ClusterNode {
     this.#history = new EpochHistory(starts);
     this.#writeMembership();
     logger.info('begins with a snapshot of the leader', { endOffset });
-    await this.#open(await openStorage(endOffset));
+    await this.#open(await openStorage(endOffset, () => this.#suspect()));
   }
 
   /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
@@ -491,7 +532,7 @@ export class ClusterNode {
     this.#history = new EpochHistory();
     this.#writeMembership();
     logger.warn('put the damaged log aside, and copies it from the leader', { aside });
-    await this.#open(await openStorage(0));
+    await this.#open(await openStorage(0, () => this.#suspect()));
     this.#register();
   }
 
@@ -538,6 +579,7 @@ export class ClusterNode {
     const { log, replica } = this.#storage!;
     assert(replica !== undefined, 'the storage of a cluster');
     this.#history.begin(epoch, log.endOffset);
+    this.#clearSuspicion();
     this.#writeMembership();
     const leadership = new Leadership({
       self: { node: nodeId, incarnation: directory.incarnation },
@@ -657,6 +699,7 @@ export class ClusterNode {
       nowMs: () => clock.monotonicMs(),
       onHistory: (starts) => {
         this.#history = new EpochHistory(starts);
+        this.#clearSuspicion();
         this.#writeMembership();
         logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
         this.#options.onChange();
@@ -668,6 +711,7 @@ export class ClusterNode {
         this.#do(() => this.#reopen(cut));
         this.#do(async () => this.#follow(leader, epoch));
       },
+      onDiverged: (why) => this.onDamaged(why),
       incomingPath: join(this.#options.directory.path, INCOMING_NAME),
       onSnapshot: (endOffset, starts) => {
         this.#receiver = undefined;
@@ -796,10 +840,10 @@ interface Following {
 }
 
 /** The log of the directory, or none where it is damaged: other nodes have what is missing here. */
-async function openOrNot(options: ClusterNodeOptions): Promise<Storage | undefined> {
+async function openOrNot(options: ClusterNodeOptions, beforeCut: () => void): Promise<Storage | undefined> {
   const { openStorage, directory, logger } = options;
   try {
-    return await openStorage(readCommitted(directory.path));
+    return await openStorage(readCommitted(directory.path), beforeCut);
   } catch (error) {
     if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
     logger.error('the log is damaged; it is replaced by a copy as soon as another node leads', {

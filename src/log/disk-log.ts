@@ -60,6 +60,8 @@ export interface DiskLogOptions extends RetentionEvents {
   readonly hardLimitBytes: number;
   readonly cacheBytes: number;
   readonly reserveBytes: number;
+  /** See RecoveryOptions. */
+  beforeCut?: () => void;
   /** The disk failed; called once. Nothing is committed from then on. */
   onFailure(error: GomqError): void;
   /** Records [from, to) cannot be read, and readers pass over them. */
@@ -97,7 +99,13 @@ export async function openDiskLog(options: DiskLogOptions): Promise<DiskLog> {
   const { directory, logger, topicOf } = options;
   const disk = options.disk ?? nodeDisk;
   const zstd = await loadZstd();
-  const recovered = recoverLog(disk, directory.path, zstd, { logger, topicOf, suspect: directory });
+  const { beforeCut } = options;
+  const recovered = recoverLog(disk, directory.path, zstd, {
+    logger,
+    topicOf,
+    suspect: directory,
+    ...(beforeCut === undefined ? {} : { beforeCut }),
+  });
   const log = new DiskLog(options, zstd, recovered);
   await log.started();
   return log;

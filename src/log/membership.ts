@@ -24,24 +24,38 @@ export interface Membership {
   /** The highest in which it has acknowledged, or may have. */
   readonly epoch: number;
   readonly starts: readonly EpochStart[];
+  /** The end of its log was torn, and has not been compared with that of a leader since: something acknowledged may be missing. */
+  readonly isSuspect: boolean;
 }
 
 /** @throws {GomqError} DATA_DAMAGED, DATA_VERSION, DATA_UNREADABLE */
 export function readMembership(path: string): Membership | undefined {
   const fields = readable(path, () => readChecked(path, MEMBERSHIP_NAME));
   if (fields === undefined) return undefined;
-  const { clusterId, epoch, starts } = fields;
+  const { clusterId, epoch, starts, suspect } = fields;
   if (typeof clusterId !== 'string' || !isCount(epoch) || !Array.isArray(starts) || !starts.every(isPair)) {
     throw damagedFile(path, MEMBERSHIP_NAME, 'a field is missing');
   }
-  return { clusterId, epoch, starts: starts.map(([first, start]) => ({ epoch: first, start })) };
+  return {
+    clusterId,
+    epoch,
+    starts: starts.map(([first, start]) => ({ epoch: first, start })),
+    isSuspect: suspect === true,
+  };
 }
 
 /** On disk when it returns. @throws {GomqError} DATA_UNREADABLE */
-export function writeMembership(path: string, { clusterId, epoch, starts }: Membership): void {
+export function writeMembership(path: string, membership: Membership): void {
+  const { clusterId, epoch, starts, isSuspect } = membership;
   const pairs = starts.map(({ epoch: first, start }) => [first, start]);
   readable(path, () =>
-    writeChecked(path, MEMBERSHIP_NAME, { format: FORMAT, clusterId, epoch, starts: pairs }),
+    writeChecked(path, MEMBERSHIP_NAME, {
+      format: FORMAT,
+      clusterId,
+      epoch,
+      starts: pairs,
+      suspect: isSuspect,
+    }),
   );
 }
 

@@ -31,6 +31,8 @@ export interface RecoveryOptions {
   topicOf: TopicOf;
   /** Tells what a failed fsync left uncertain; cleared once that is cut off. */
   suspect?: Pick<SuspectMarker, 'readSuspect' | 'clearSuspect'>;
+  /** Something is about to be cut off that is no zeros: nobody who stands alone can miss it, a node of a cluster may have acknowledged it. */
+  beforeCut?: () => void;
 }
 
 export interface RecoveredLog {
@@ -203,7 +205,10 @@ class Recovery {
     this.#disk.syncDirectory(this.#directory);
     const path = this.#path(name);
     const bytes = this.#bytesOf(path);
-    if (bytes > suspect.position) this.#cut(path, suspect.position);
+    if (bytes > suspect.position) {
+      this.#options.beforeCut?.();
+      this.#cut(path, suspect.position);
+    }
     this.#options.logger.warn(
       'an fsync failed when gomq last ran: what it left uncertain is cut off the log',
       {
@@ -345,6 +350,7 @@ class Recovery {
       stop.header === undefined
         ? { fromOffset: endOffset }
         : { fromOffset: endOffset, toOffset: stop.header.lastOffset };
+    this.#options.beforeCut?.();
     logger.warn('the log ends in a batch that is not whole, which is cut off', {
       ...fields,
       ...offsets,

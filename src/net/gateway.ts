@@ -4,12 +4,17 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../core/clock.js';
 import type { Logger } from '../core/logger.js';
 import type { Transport } from '../core/transport.js';
+import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/connect.js';
+import { encodeConnack } from '../packet/encode.js';
+import { ReasonCode } from '../packet/reason-codes.js';
 import { HeldTransport } from './held-transport.js';
 import { Tunnel } from './tunnel.js';
 
 /** How long a client may wait for a leader. */
 const WAIT_MS = 5000;
 const SWEEP_MS = 50;
+/** The first byte of a CONNECT. */
+const CONNECT_BYTE = 0x10;
 /** Tunnels that are being opened at once. */
 const OPENING_MAX = 64;
 
@@ -38,6 +43,7 @@ export class Gateway {
   readonly #waiting = new Map<HeldTransport, Waiting>();
   #serve: ((transport: Transport) => void) | undefined = undefined;
   #hasLeader = false;
+  #reference = '';
   #opening = 0;
   #timer: NodeJS.Timeout | undefined = undefined;
 
@@ -50,17 +56,25 @@ export class Gateway {
       this.#serve(transport);
       return;
     }
-    const held = new HeldTransport(transport, (gone) => this.#drop(gone));
+    const held = new HeldTransport(
+      transport,
+      (waiting) => this.#settleOne(this.#waiting.get(waiting)),
+      (gone) => this.#drop(gone),
+    );
     const untilMs = this.#options.clock.monotonicMs() + WAIT_MS;
     this.#waiting.set(held, { transport: held, untilMs, isOpening: false });
     this.#timer ??= setInterval(() => this.#settle(), SWEEP_MS);
-    this.#settle();
   }
 
-  /** @param serve the broker here; undefined while this node does not lead, and then whether another one does */
-  route(serve: ((transport: Transport) => void) | undefined, hasLeader: boolean): void {
+  /**
+   * @param serve the broker here; undefined while this node does not lead
+   * @param hasLeader another node leads
+   * @param reference where that one serves clients, HOST:PORT, or ''
+   */
+  route(serve: ((transport: Transport) => void) | undefined, hasLeader: boolean, reference: string): void {
     this.#serve = serve;
     this.#hasLeader = hasLeader;
+    this.#reference = reference;
     this.#settle();
   }
 
@@ -75,18 +89,35 @@ export class Gateway {
   }
 
   #settle(): void {
-    const nowMs = this.#options.clock.monotonicMs();
-    for (const waiting of this.#waiting.values()) {
-      if (this.#serve !== undefined) {
-        if (waiting.isOpening) continue;
-        this.#waiting.delete(waiting.transport);
-        this.#serve(waiting.transport);
-      } else if (nowMs >= waiting.untilMs && !waiting.isOpening) this.#refuse(waiting.transport);
-      else if (this.#hasLeader && !waiting.isOpening && this.#opening < OPENING_MAX) this.#open(waiting);
-    }
+    for (const waiting of this.#waiting.values()) this.#settleOne(waiting);
     if (this.#waiting.size > 0) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
+  }
+
+  #settleOne(waiting: Waiting | undefined): void {
+    if (waiting === undefined || waiting.isOpening) return;
+    const { transport, untilMs } = waiting;
+    if (this.#serve !== undefined) {
+      this.#waiting.delete(transport);
+      this.#serve(transport);
+    } else if (this.#options.clock.monotonicMs() >= untilMs) this.#refuse(transport);
+    else if (this.#hasLeader && this.#opening < OPENING_MAX) this.#forward(waiting);
+  }
+
+  /** Sends a client on its way to the leader, once it has said who it is. */
+  #forward(waiting: Waiting): void {
+    const { transport } = waiting;
+    const { heldBytes } = transport;
+    const connect = connectIn(heldBytes);
+    const isWhole = heldBytes.length >= (packetBytes(heldBytes) ?? Number.POSITIVE_INFINITY);
+    // What is no CONNECT is for the leader to refuse, as soon as that shows.
+    const isStrange = heldBytes.length > 0 && heldBytes[0] !== CONNECT_BYTE;
+    if (!isWhole && !isStrange && !transport.isFull) return;
+    const reference = this.#reference;
+    if (reference !== '' && connect !== undefined && wantsRedirect(connect))
+      this.#redirect(transport, reference);
+    else this.#open(waiting);
   }
 
   #open(waiting: Waiting): void {
@@ -111,25 +142,61 @@ export class Gateway {
     );
   }
 
+  /** 0x9C, for those that ask for it: the leader serves them without a detour. */
+  #redirect(transport: HeldTransport, serverReference: string): void {
+    const bytes = encodeConnack(5, {
+      sessionPresent: false,
+      reasonCode: ReasonCode.UseAnotherServer,
+      properties: { serverReference },
+    });
+    this.#answer(transport, bytes);
+  }
+
   /** CONNACK 3 or 0x88: the server is unavailable. Whoever has not even sent a CONNECT gets nothing. */
   #refuse(transport: HeldTransport): void {
-    this.#waiting.delete(transport);
-    const version = connectVersion(transport.heldBytes);
-    if (version !== undefined) {
-      transport.write(Buffer.from(version === 5 ? [0x20, 3, 0, 0x88, 0] : [0x20, 2, 0, 3]), () => undefined);
-    }
-    transport.end();
-    this.#options.logger.warn('refused a client: there is no leader', {
+    const version = connectIn(transport.heldBytes)?.version;
+    const reasonCode = ReasonCode.ServerUnavailable;
+    this.#answer(
+      transport,
+      version === undefined ? undefined : encodeConnack(version, { sessionPresent: false, reasonCode }),
+    );
+    const why = this.#hasLeader ? 'it sent no CONNECT, or the leader took none' : 'there is no leader';
+    this.#options.logger.warn(`refused a client: ${why}`, {
       address: `${transport.remoteAddress}:${transport.remotePort}`,
     });
   }
+
+  #answer(transport: HeldTransport, bytes: Buffer | undefined): void {
+    this.#waiting.delete(transport);
+    if (bytes !== undefined) transport.write(bytes, () => undefined);
+    transport.end();
+  }
 }
 
-/** The protocol level of the CONNECT that the bytes begin with. */
-function connectVersion(bytes: Buffer): number | undefined {
-  if (bytes[0] !== 0x10) return undefined;
-  let at = 1;
-  while (at < 5 && (bytes[at] ?? 0) >= 0x80) at++;
-  const nameBytes = ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
-  return bytes[at + 3 + nameBytes];
+/** The CONNECT that the bytes begin with, once it is all there; undefined too for what is none: that is for the leader to say. */
+function connectIn(bytes: Buffer): ConnectPacket | undefined {
+  const length = packetBytes(bytes);
+  if (length === undefined || bytes.length < length) return undefined;
+  try {
+    return decodeConnect(bytes.subarray(0, length));
+  } catch (error) {
+    if (error instanceof ConnectError) return undefined;
+    throw error;
+  }
+}
+
+/** Length of the packet that the bytes begin with, its fixed header included. */
+function packetBytes(bytes: Buffer): number | undefined {
+  let length = 0;
+  for (let at = 1; at <= 4; at++) {
+    const byte = bytes[at];
+    if (byte === undefined) return undefined;
+    length += (byte & 0x7f) << (7 * (at - 1));
+    if (byte < 0x80) return at + 1 + length;
+  }
+  return undefined;
+}
+
+function wantsRedirect({ version, userProperties }: ConnectPacket): boolean {
+  return version === 5 && userProperties.some(([name, value]) => name === 'gomq-redirect' && value === '1');
 }

@@ -4,10 +4,12 @@ import type { OnWritten, Transport, TransportHandler } from '../core/transport.j
 
 /** A CONNECT and what a client may send right behind it; then it is not read from. */
 const HELD_BYTES_MAX = 64 * 1024;
+const NOTHING = Buffer.alloc(0);
 
 export class HeldTransport implements Transport, TransportHandler {
   readonly #transport: Transport;
   readonly #onGone: (held: HeldTransport) => void;
+  readonly #onBytes: (held: HeldTransport) => void;
   #handler: TransportHandler | undefined = undefined;
   #chunks: Buffer[] = [];
   #bytes = 0;
@@ -15,16 +17,30 @@ export class HeldTransport implements Transport, TransportHandler {
   #hasEnded = false;
   #isClosed = false;
 
-  /** @param onGone the client left before anybody served it */
-  constructor(transport: Transport, onGone: (held: HeldTransport) => void) {
+  /**
+   * @param onBytes there are more `heldBytes`
+   * @param onGone the client left before anybody served it
+   */
+  constructor(
+    transport: Transport,
+    onBytes: (held: HeldTransport) => void,
+    onGone: (held: HeldTransport) => void,
+  ) {
     this.#transport = transport;
+    this.#onBytes = onBytes;
     this.#onGone = onGone;
     transport.start(this);
   }
 
   /** What the client has sent so far. */
   get heldBytes(): Buffer {
-    return Buffer.concat(this.#chunks);
+    if (this.#chunks.length > 1) this.#chunks = [Buffer.concat(this.#chunks)];
+    return this.#chunks[0] ?? NOTHING;
+  }
+
+  /** There is no room for more. */
+  get isFull(): boolean {
+    return this.#bytes >= HELD_BYTES_MAX;
   }
 
   // ---- Transport --------------------------------------------------------------------------------------------------------------------
@@ -108,9 +124,11 @@ export class HeldTransport implements Transport, TransportHandler {
     }
     this.#chunks.push(Buffer.from(chunk));
     this.#bytes += chunk.length;
-    if (this.#bytes < HELD_BYTES_MAX) return;
-    this.#isPaused = true;
-    this.#transport.pause();
+    if (this.#bytes >= HELD_BYTES_MAX) {
+      this.#isPaused = true;
+      this.#transport.pause();
+    }
+    if (this.#handler === undefined) this.#onBytes(this);
   }
 
   onDrain(): void {

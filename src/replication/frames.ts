@@ -317,6 +317,8 @@ const REFUSAL_NUMBER = {
   /** There are too many. */
   limit: 8,
   stopping: 9,
+  /** Its state is another one than the leader's, although its log is the same. */
+  state: 10,
 } as const;
 
 const FRAME_TYPES = new Map(

@@ -175,18 +175,17 @@ export class ReplicationLeader {
   }
 
   #commit(): void {
-    const names = (nodes: readonly Node[]): string[] => nodes.map(({ node }) => node);
+    // By incarnation, since a node that takes the place of its former self is another one: until that is confirmed the former may be elected.
+    const nameOf = ({ node, incarnation }: Node): string => `${node} ${incarnation}`;
     const { self, minInSync } = this.#options;
-    const incarnations = new Map(this.#maximal().map(({ node, incarnation }) => [node, incarnation]));
+    const kept = new Map([[nameOf(self), this.#keptOffset]]);
+    for (const [node, { incarnation, keptOffset }] of this.#members)
+      kept.set(nameOf({ node, incarnation }), keptOffset);
     const committed = committedOffset(
-      names(this.#confirmed),
-      this.#proposed === undefined ? undefined : names(this.#proposed),
+      this.#confirmed.map(nameOf),
+      this.#proposed?.map(nameOf),
       minInSync,
-      (node) => {
-        if (node === self.node) return this.#keptOffset;
-        const member = this.#members.get(node);
-        return member === undefined || member.incarnation !== incarnations.get(node) ? 0 : member.keptOffset;
-      },
+      (name) => kept.get(name) ?? 0,
     );
     this.#highWatermark = Math.max(this.#highWatermark, committed);
   }

@@ -10,6 +10,7 @@ import type { LinkToMember } from './peer-link.js';
 import { RecentBatches } from './recent-batches.js';
 import { ReplicaSender } from './replica-sender.js';
 import type { SnapshotToSend } from './snapshot-transfer.js';
+import { StateHashes } from './state-hashes.js';
 
 /** Batches that are kept in memory for members that keep up. */
 const RECENT_BYTES_MAX = 32 * 1024 * 1024;
@@ -56,6 +57,7 @@ export class Leadership {
   readonly #core: ReplicationLeader;
   readonly #recent = new RecentBatches(RECENT_BYTES_MAX);
   readonly #senders = new Map<string, ReplicaSender>();
+  readonly #hashes: StateHashes;
   readonly #timer: NodeJS.Timeout;
   #sequence = 0;
   #beatMs: number;
@@ -66,6 +68,7 @@ export class Leadership {
     const { self, epoch, inSync, minInSync, silenceMs, log, clock } = options;
     this.#options = options;
     this.epoch = epoch;
+    this.#hashes = new StateHashes(self.node);
     const nowMs = clock.monotonicMs();
     this.#beatMs = nowMs;
     this.#core = new ReplicationLeader({
@@ -147,10 +150,22 @@ export class Leadership {
         this.#advance();
         this.#settleInSync();
       },
+      onStateHash: (told, offset, hash) => this.onStateHash(told.node, offset, hash),
       onClosed: (closed, error) => this.#onClosed(closed, error),
     });
     this.#senders.set(link.node, sender);
     link.start(sender);
+  }
+
+  /** What the state of a node hashes to before an offset (R12); its own too. */
+  onStateHash(node: string, offset: number, hash: Buffer): void {
+    const odd = this.#hashes.add(node, offset, hash);
+    if (odd === undefined) return;
+    const { self, logger, onDamaged } = this.#options;
+    const why = `the state of ${odd.node} before offset ${odd.offset} is not what the others have`;
+    logger.error(`${why}; it is made anew from a copy`, { node: odd.node });
+    if (odd.node === self.node) onDamaged(new GomqError('DATA_DAMAGED', why));
+    else this.#senders.get(odd.node)?.refuse('state', why);
   }
 
   /** What was proposed is in force. */

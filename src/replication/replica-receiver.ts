@@ -29,6 +29,8 @@ export interface ReplicaReceiverOptions {
   readonly incomingPath: string;
   /** It has come, and is on disk: the log is to begin with it. The link is over: another one tells the new position. */
   onSnapshot(endOffset: number, starts: readonly EpochStart[]): void;
+  /** The leader found that this state is another one than its own. */
+  onDiverged(why: string): void;
   /** What the leader tells about the cluster. */
   onStatus(status: Buffer): void;
   onClosed(error: Error | undefined): void;
@@ -68,6 +70,11 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     });
   }
 
+  tellStateHash(offset: number, hash: Buffer): void {
+    const { link, epoch } = this.#options;
+    if (this.#hasResumed && !this.#isClosed) link.send({ type: 'stateHash', epoch, offset, hash });
+  }
+
   close(): void {
     this.#isClosed = true;
     void this.#intake?.abort();
@@ -82,6 +89,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     const { epoch, nowMs } = this.#options;
     if (this.#isClosed) return;
     if (frame.type === 'refused') {
+      if (frame.code === 'state') this.#options.onDiverged(frame.message);
       throw new GomqError('PEER_REFUSED', `the leader ends the link: ${frame.message}`);
     }
     if (frame.epoch !== epoch) {

@@ -6,7 +6,7 @@ import type { Logger } from '../core/logger.js';
 import { checkBatch } from '../log/batch-codec.js';
 import type { DiskLog, EncodedBatch } from '../log/disk-log.js';
 import { commonEnd, type EpochHistory } from '../log/epoch-history.js';
-import { APPEND_BATCHES_MAX, type FrameToLeader, type PositionFrame } from './frames.js';
+import { APPEND_BATCHES_MAX, type FrameToLeader, type PositionFrame, type RefusalCode } from './frames.js';
 import type { LinkToMember, PeerLinkHandler } from './peer-link.js';
 import type { RecentBatches } from './recent-batches.js';
 import { SnapshotSender, type SnapshotToSend } from './snapshot-transfer.js';
@@ -32,6 +32,8 @@ export interface ReplicaSenderOptions {
   /** The member's log is a part of this one up to `keptOffset`. */
   onJoined(sender: ReplicaSender, keptOffset: number): void;
   onAck(sender: ReplicaSender, keptOffset: number, applied: number): void;
+  /** What the member's state before an offset hashes to. */
+  onStateHash(sender: ReplicaSender, offset: number, hash: Buffer): void;
   onClosed(sender: ReplicaSender, error: Error | undefined): void;
 }
 
@@ -93,6 +95,13 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     }
   }
 
+  /** Tells the member why this is the end. */
+  refuse(code: RefusalCode, message: string): void {
+    const { link, epoch } = this.#options;
+    link.send({ type: 'refused', epoch, code, message });
+    link.end();
+  }
+
   close(error: Error | undefined): void {
     this.#options.link.destroy(error);
   }
@@ -105,6 +114,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
       throw new GomqError('PEER_PROTOCOL', `${frame.type} of epoch ${frame.epoch} in epoch ${epoch}`);
     }
     if (frame.type === 'position') this.#settle(frame);
+    if (frame.type === 'stateHash') this.#options.onStateHash(this, frame.offset, frame.hash);
     if (frame.type !== 'ack') return;
     const { durableEnd, applied } = frame;
     const isPossible =

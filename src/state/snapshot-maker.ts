@@ -15,6 +15,8 @@ export interface SnapshotMakerOptions {
   readonly logger: Logger;
   /** Where snapshots end that the start could not use. */
   readonly unusable: readonly number[];
+  /** A snapshot was made; the hash is that of the state before `endOffset`. */
+  onMade?(endOffset: number, hash: Buffer): void;
 }
 
 export class SnapshotMaker {
@@ -83,9 +85,10 @@ export class SnapshotMaker {
   async #make(endOffset: number): Promise<void> {
     const { directory, isCompressed, logger } = this.#options;
     const order: SnapshotOrder = { directory, endOffset, isCompressed };
-    const { bytes, unusable, warnings } = await this.#work(order);
+    const { bytes, hash, unusable, warnings } = await this.#work(order);
     for (const warning of warnings) logger.warn(warning);
     logger.debug('made a snapshot', { endOffset, bytes });
+    this.#options.onMade?.(endOffset, Buffer.from(hash));
     this.#lastBytes = bytes;
     const usable = this.#offsets.filter((old) => !unusable.includes(old));
     this.#offsets = [endOffset, ...usable].slice(0, KEPT);

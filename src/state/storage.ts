@@ -32,6 +32,8 @@ export interface StorageOptions {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly state: StateOptions;
+  /** See RecoveryOptions. */
+  beforeCut?(): void;
   /** The disk failed, or a file turned out to be damaged: nothing is committed any more. */
   onFailure(error: GomqError): void;
   /** In a cluster: something of the log is damaged on the disk, as the words say. */
@@ -49,6 +51,7 @@ export class Storage {
   readonly #path: string;
   readonly #timer: NodeJS.Timeout | undefined = undefined;
   #committed = 0;
+  #hashListener: (offset: number, hash: Buffer) => void = () => undefined;
   readonly #bind: (retention: RetentionEvents) => void;
 
   constructor(
@@ -73,6 +76,15 @@ export class Storage {
   /** Who is asked before records go, from now on. Until then none go. */
   bind(retention: RetentionEvents): void {
     this.#bind(retention);
+  }
+
+  /** The one to call with a hash of the state before an offset, whenever a snapshot was made. */
+  onStateHash(listener: (offset: number, hash: Buffer) => void): void {
+    this.#hashListener = listener;
+  }
+
+  noteStateHash(offset: number, hash: Buffer): void {
+    this.#hashListener(offset, hash);
   }
 
   /** Closes the log, where nobody has yet, and ends what runs beside it. */
@@ -100,6 +112,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
   const { config, directory, logger, clock, onFailure, committed } = options;
   const { path } = directory;
   let log: DiskLog | undefined;
+  let opened: Storage | undefined;
   try {
     let retention: RetentionEvents | undefined;
     let maker: SnapshotMaker | undefined;
@@ -110,6 +123,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       logger,
       epoch: 1,
       ...(committed === undefined ? {} : { committed }),
+      beforeCut: () => options.beforeCut?.(),
       onFailure,
       onDamaged(from, to) {
         if (options.onDamaged === undefined) retention?.onLost(from, to);
@@ -126,6 +140,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       isCompressed: config.log.compression === 'zstd',
       logger,
       unusable,
+      onMade: (offset, hash) => opened?.noteStateHash(offset, hash),
     });
     maker = made;
     log.onSeal((endOffset) => made.onSeal(endOffset, config.log.segmentBytes));
@@ -138,9 +153,10 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       committed === undefined
         ? undefined
         : new Replica({ log, state, applied: offset, zstd: await loadZstd(), onFailure: onReplicaFailure });
-    return new Storage(log, state, replica, made, path, (bound) => {
+    opened = new Storage(log, state, replica, made, path, (bound) => {
       retention = bound;
     });
+    return opened;
   } catch (error) {
     await log?.close();
     throw error;
