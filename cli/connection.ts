@@ -1,17 +1,24 @@
-// Owns one connection to a broker: the first connect, which fails at once with a reason, and every reconnect after it, which is
-// retried with growing delays until it succeeds, is refused for good, or the caller's patience ends.
+// Owns one connection to a broker: the first connect, which fails with a reason once every broker was tried, and every reconnect after it, which goes
+// from broker to broker with growing delays until it succeeds, is refused for good, or the caller's patience ends.
 import { once } from 'node:events';
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt';
 import type { IConnackPacket, IDisconnectPacket, Packet } from 'mqtt-packet';
-import { formatAddress } from './address.js';
+import { type Address, formatAddress } from './address.js';
+import { Brokers } from './brokers.js';
 import { EXIT, Failure } from './failure.js';
+import { InFlight } from './in-flight.js';
 import type { ConnectionSettings } from './options.js';
 import type { Output } from './output.js';
 import { describeNetworkError, describeReason, oneLine } from './reasons.js';
 
+/** For one attempt, and with several brokers for the whole of the first connect. */
 const CONNECT_TIMEOUT_MS = 10_000;
-const RECONNECT_MS_FIRST = 200;
-const RECONNECT_MS_MAX = 5_000;
+/** For one attempt in the first round through several brokers, twice as long in the next: a frozen one must not hold up the others. */
+const ATTEMPT_MS_FIRST = 1_000;
+/** Between rounds through the brokers; within a round the next one is tried at once. */
+const RECONNECT_MS_FIRST = 20;
+const RECONNECT_MS_MAX = 1_000;
+const AT_ONCE_MS = 1;
 /** A connection that lasted this long was a good one: the next loss begins with short delays again. */
 const STABLE_MS = 5_000;
 /** How long the broker may take to close its side after our DISCONNECT. */
@@ -21,12 +28,14 @@ const FRUITLESS_MAX = 5;
 
 /** Reasons that time heals: a reconnect may succeed. Anything else a broker says about a CONNECT or a connection is final. */
 const PASSING = new Set([3, 0x80, 0x83, 0x88, 0x89, 0x8b, 0x8d, 0x96, 0x97, 0x9f, 0xa0]);
+/** Use another server, server moved: final only where there is no other. */
+const ELSEWHERE = new Set([0x9c, 0x9d]);
 
 export interface ConnectionListener {
   /** Before anything has arrived. */
   onCreated?(client: MqttClient): void;
   /** Connected, for the first time or again; what was in flight has been sent again already. */
-  onUp?(connack: IConnackPacket, first: boolean): void;
+  onUp?(connack: IConnackPacket, first: boolean, name: string): void;
   /** Lost; a reconnect is under way. */
   onDown?(): void;
   /** Lost for good. */
@@ -46,15 +55,9 @@ export interface ConnectionPolicy {
 }
 
 /** The MQTT.js client options for these settings. */
-export function clientOptions(settings: ConnectionSettings): IClientOptions {
-  const { address, tls, will, version } = settings;
-  const websocket = address.scheme === 'ws' || address.scheme === 'wss';
+function clientOptions(settings: ConnectionSettings, address: Address): IClientOptions {
+  const { tls, will, version } = settings;
   const options: IClientOptions = {
-    protocol: address.scheme,
-    // MQTT.js pastes the host into the URL of a WebSocket, where an IPv6 address needs its brackets.
-    host: websocket && address.host.includes(':') ? `[${address.host}]` : address.host,
-    port: address.port,
-    path: address.path,
     clientId: settings.clientId,
     protocolVersion: version,
     protocolId: version === 3 ? 'MQIsdp' : 'MQTT',
@@ -67,8 +70,7 @@ export function clientOptions(settings: ConnectionSettings): IClientOptions {
     resubscribe: false,
     rejectUnauthorized: !tls.insecure,
   };
-  if (settings.username !== undefined) options.username = settings.username;
-  if (settings.password !== undefined) options.password = settings.password;
+  pointAt(options, address);
   if (tls.ca !== undefined) options.ca = tls.ca;
   if (tls.cert !== undefined) options.cert = tls.cert;
   if (tls.key !== undefined) options.key = tls.key;
@@ -82,16 +84,38 @@ export function clientOptions(settings: ConnectionSettings): IClientOptions {
   return options;
 }
 
+/** Sets, in the options of an MQTT.js client that is not connected, where its next attempt goes. */
+function pointAt(options: IClientOptions & { servername?: string }, address: Address): void {
+  const { scheme, port, path, username, password } = address;
+  const isWebSocket = scheme === 'ws' || scheme === 'wss';
+  // MQTT.js pastes the host into the URL of a WebSocket, where an IPv6 address needs its brackets.
+  const host = isWebSocket && address.host.includes(':') ? `[${address.host}]` : address.host;
+  for (const kept of ['path', 'servername', 'username', 'password'] as const) delete options[kept];
+  Object.assign(options, { protocol: scheme, host, hostname: host, port });
+  if (isWebSocket) options.path = path;
+  if (username !== undefined) options.username = username;
+  if (password !== undefined) options.password = password;
+}
+
 export class Connection {
   readonly client: MqttClient;
   readonly #settings: ConnectionSettings;
   readonly #policy: ConnectionPolicy;
   readonly #listener: ConnectionListener;
-  readonly #name: string;
+  readonly #brokers: Brokers;
+  readonly #inFlight = new InFlight();
+  /** Attempts since the last connection. */
+  #attempts = 1;
+  /** Every failure since then was that nothing listens there, so that to wait is of no use. */
+  #nobodyThere = true;
+  readonly #startedMs = Date.now();
+  #lostName = '';
   #state: 'connecting' | 'up' | 'down' | 'closed' = 'connecting';
   /** What the latest error or DISCONNECT said; explains the close that follows it. */
   #reason: string | undefined;
   #final: Failure | undefined;
+  /** The refusal of a broker that referred to another. */
+  #reference: Failure | undefined;
   #upSinceMs = 0;
   #downSinceMs = 0;
   /** The first loss since the last progress. */
@@ -102,7 +126,7 @@ export class Connection {
 
   /**
    * Connects.
-   * @throws {Failure} where the first attempt fails, with the CONNACK code as exit status where the broker refused
+   * @throws {Failure} where no broker can be connected to, with the CONNACK code as exit status where the last one refused
    */
   static async open(
     settings: ConnectionSettings,
@@ -110,26 +134,47 @@ export class Connection {
     listener: ConnectionListener,
     signal: AbortSignal,
   ): Promise<Connection> {
-    const connection = new Connection(settings, policy, listener);
+    const brokers = new Brokers(settings.brokers, settings.complete);
+    await brokers.find(signal);
+    const connection = new Connection(settings, brokers, policy, listener);
     await connection.#first(signal);
     return connection;
   }
 
-  private constructor(settings: ConnectionSettings, policy: ConnectionPolicy, listener: ConnectionListener) {
+  private constructor(
+    settings: ConnectionSettings,
+    brokers: Brokers,
+    policy: ConnectionPolicy,
+    listener: ConnectionListener,
+  ) {
     this.#settings = settings;
+    this.#brokers = brokers;
     this.#policy = policy;
     this.#listener = listener;
-    this.#name = formatAddress(settings.address);
     try {
-      this.client = mqtt.connect(clientOptions(settings));
+      const options = clientOptions(settings, brokers.current);
+      options.outgoingStore = this.#inFlight;
+      if (brokers.count > 1) {
+        options.connectTimeout = ATTEMPT_MS_FIRST;
+        options.reconnectPeriod = AT_ONCE_MS;
+      }
+      this.client = mqtt.connect(options);
     } catch (error) {
       // Certificates and keys are parsed here.
       throw new Failure(`cannot connect to ${this.#name}: ${describeNetworkError(error)}`, EXIT.error, error);
     }
-    // WebSocket errors have no code, and MQTT.js keeps errors without a code to itself.
-    this.client.stream.on('error', (error: Error) => this.#onError(error));
+    this.#listenToStream();
     if (settings.debug) this.#showPackets();
     listener.onCreated?.(this.client);
+  }
+
+  get #name(): string {
+    return formatAddress(this.#brokers.current);
+  }
+
+  /** WebSocket errors have no code, and MQTT.js keeps errors without a code to itself. */
+  #listenToStream(): void {
+    this.client.stream.on('error', (error: Error) => this.#onError(error));
   }
 
   /** True while publishes and subscriptions reach the broker. */
@@ -157,13 +202,17 @@ export class Connection {
     client.on('error', (error) => {
       if (error instanceof NotTaken) return;
       this.#onError(error);
-      if (this.#state === 'connecting') reject(this.#final ?? this.#cannotConnect());
-      else if (this.#final !== undefined) this.#fail(this.#final);
+      if (this.#state === 'connecting') {
+        if (this.#isHopeless()) reject(this.#final ?? this.#cannotConnect());
+      } else if (this.#final !== undefined) this.#fail(this.#final);
     });
     client.on('disconnect', (packet) => this.#onDisconnect(packet));
     client.on('close', () => {
-      if (this.#state === 'connecting') reject(this.#final ?? this.#cannotConnect());
-      else this.#onClose();
+      if (this.#state === 'connecting') {
+        if (this.#reason === undefined) this.#nobodyThere = false;
+        if (this.#isHopeless()) reject(this.#final ?? this.#cannotConnect());
+        else this.#brokers.refresh();
+      } else this.#onClose();
     });
     client.on('packetreceive', (packet) => {
       if (packet.cmd === 'connack') this.#onConnack(packet);
@@ -173,9 +222,17 @@ export class Connection {
       // MQTT.js resends what is in flight with DUP 0, which [MQTT-3.3.1-1] forbids.
       if (this.#resending && packet.cmd === 'publish' && packet.qos > 0) packet.dup = true;
     });
+    // Before MQTT.js, which begins to wait when it hears of the same.
+    client.prependListener('close', () => {
+      if (this.#state !== 'up' || Date.now() - this.#upSinceMs < STABLE_MS) return;
+      this.#attempts = 0;
+      client.options.reconnectPeriod = this.#brokers.count > 1 ? AT_ONCE_MS : RECONNECT_MS_FIRST;
+    });
     client.on('reconnect', () => {
-      const delay = client.options.reconnectPeriod ?? RECONNECT_MS_FIRST;
-      client.options.reconnectPeriod = Math.min(delay * 2, RECONNECT_MS_MAX);
+      if (this.#state === 'connecting') this.#reason = undefined;
+      this.#aimAtNext();
+      // The stream is made when those who listen have returned.
+      queueMicrotask(() => this.#listenToStream());
     });
     client.on('connect', (connack) => {
       const first = this.#state === 'connecting';
@@ -187,6 +244,7 @@ export class Connection {
       await promise;
     } catch (error) {
       this.#state = 'closed';
+      this.#brokers.stop();
       client.end(true);
       throw error;
     } finally {
@@ -194,7 +252,44 @@ export class Connection {
     }
   }
 
+  /** MQTT.js is about to connect again: to whom, for how long, and when after that. */
+  #aimAtNext(): void {
+    const { options } = this.client;
+    this.#brokers.advance();
+    pointAt(options, this.#brokers.current);
+    this.#attempts++;
+    const { count } = this.#brokers;
+    // The first attempt of the next round, counted from 0, is the one after the next.
+    const round = Math.floor(this.#attempts / count);
+    const pauseMs = Math.min(RECONNECT_MS_FIRST * 2 ** Math.max(0, round - 1), RECONNECT_MS_MAX);
+    options.reconnectPeriod =
+      this.#attempts % count === 0 ? Math.ceil(pauseMs * (0.5 + Math.random() / 2)) : AT_ONCE_MS;
+    if (count === 1) return;
+    const thisRound = Math.floor((this.#attempts - 1) / count);
+    options.connectTimeout = Math.min(ATTEMPT_MS_FIRST * 2 ** thisRound, CONNECT_TIMEOUT_MS);
+  }
+
+  /** Whether the first connect is to be given up after an attempt that failed. */
+  #isHopeless(): boolean {
+    const { count } = this.#brokers;
+    if (this.#final !== undefined) return true;
+    if (this.#brokers.isReferred) return false;
+    if (count === 1) return true;
+    if (this.#attempts < count) return false;
+    // A cluster that is about to elect a leader lets clients wait, or refuses them for the moment.
+    return this.#nobodyThere || Date.now() - this.#startedMs > CONNECT_TIMEOUT_MS;
+  }
+
   #cannotConnect(): Failure {
+    const { count, names } = this.#brokers;
+    if (this.#reference !== undefined && count === 1) {
+      const { message, exitCode } = this.#reference;
+      return new Failure(`${message}, but that fails: ${this.#reason ?? 'no answer'}`, exitCode);
+    }
+    if (count > 1) {
+      const reason = this.#reason ?? 'they close the connection without an answer';
+      return new Failure(`cannot connect to any of ${names}: ${reason}`);
+    }
     const reason =
       this.#reason ??
       (this.#settings.version === 5
@@ -207,22 +302,45 @@ export class Connection {
     const code = this.#settings.version === 5 ? connack.reasonCode : connack.returnCode;
     if (code === undefined || code === 0) {
       this.#resending = this.#state === 'down';
+      this.#inFlight.limit(connack.properties?.receiveMaximum);
       return;
     }
     this.#reason = `${this.#name} refused the connection: ${describeReason(code, connack.properties)}`;
-    // A first connect does not wait for better times.
-    if (this.#state === 'connecting' || !PASSING.has(code)) this.#final = new Failure(this.#reason, code);
+    this.#nobodyThere = false;
+    if (this.#isElsewhere(code, connack.properties?.serverReference)) {
+      this.#reference = new Failure(this.#reason, code);
+      return;
+    }
+    const { count } = this.#brokers;
+    // A first connect does not wait for better times, unless others may take the client.
+    const isOver =
+      this.#state === 'connecting' &&
+      (count === 1 || (this.#attempts >= count && Date.now() - this.#startedMs > CONNECT_TIMEOUT_MS));
+    if (isOver || !PASSING.has(code)) this.#final = new Failure(this.#reason, code);
+  }
+
+  /** The broker names another, and there is one to go to. */
+  #isElsewhere(code: number, reference: string | undefined): boolean {
+    if (!ELSEWHERE.has(code)) return false;
+    if (this.#brokers.refer(reference)) {
+      // At once; MQTT.js has not begun to wait yet.
+      this.client.options.reconnectPeriod = AT_ONCE_MS;
+      return true;
+    }
+    return this.#brokers.count > 1;
   }
 
   #onError(error: Error & { code?: number | string }): void {
     // A refused CONNECT has been described by its CONNACK already.
     if (typeof error.code === 'number' && this.#reason !== undefined) return;
+    if (error.code !== 'ECONNREFUSED' && error.code !== 'ENOTFOUND') this.#nobodyThere = false;
     this.#reason = describeNetworkError(error);
   }
 
   #onDisconnect(packet: IDisconnectPacket): void {
     const code = packet.reasonCode ?? 0;
     this.#reason = describeReason(code === 0 ? 0x80 : code, packet.properties);
+    if (this.#isElsewhere(code, packet.properties?.serverReference)) return;
     if (code !== 0 && !PASSING.has(code)) {
       this.#final = new Failure(`${this.#name} closed the connection: ${this.#reason}`);
     }
@@ -233,14 +351,17 @@ export class Connection {
     this.#resending = false;
     this.#reason = undefined;
     this.#upSinceMs = Date.now();
+    this.#brokers.settled();
     if (first) {
       // From now on the session is to be found again, not to be started anew.
       if (this.#policy.resume) this.client.options.clean = false;
     } else {
       const seconds = ((Date.now() - this.#downSinceMs) / 1000).toFixed(1);
-      this.#listener.onNotice(`connected to ${this.#name} again after ${seconds} s`);
+      const again = this.#name === this.#lostName ? ' again' : '';
+      this.#inFlight.sendAgain(this.client);
+      this.#listener.onNotice(`connected to ${this.#name}${again} after ${seconds} s`);
     }
-    this.#listener.onUp?.(connack, first);
+    this.#listener.onUp?.(connack, first, this.#name);
   }
 
   #onClose(): void {
@@ -255,29 +376,28 @@ export class Connection {
     const wasResending = this.#resending;
     this.#resending = false;
     if (wasUp) {
-      if (now - this.#upSinceMs >= STABLE_MS) {
-        this.progress();
-        this.client.options.reconnectPeriod = RECONNECT_MS_FIRST;
-      }
+      if (now - this.#upSinceMs >= STABLE_MS) this.progress();
       this.#state = 'down';
+      this.#lostName = this.#name;
       this.#downSinceMs = now;
       this.#listener.onNotice(
         `lost the connection to ${this.#name}: ${this.#reason ?? 'the broker closed it'}; reconnecting`,
       );
       this.#listener.onDown?.();
     }
+    this.#brokers.refresh();
     if (wasUp || wasResending) this.#fruitless++;
     this.#lossMs ??= now;
     const { reconnectSecondsMax } = this.#policy;
     if (reconnectSecondsMax !== undefined) {
-      if (this.#fruitless >= FRUITLESS_MAX) {
+      if (this.#fruitless >= FRUITLESS_MAX * this.#brokers.count) {
         const why = `${this.#name} closed ${this.#fruitless} connections in a row without acknowledging anything`;
         this.#fail(new Failure(`${why}; it may not allow this message, its log says why`));
         return;
       }
       if (now - this.#lossMs > reconnectSecondsMax * 1000) {
         const why = this.#reason ?? 'the broker closes the connection';
-        this.#fail(new Failure(`gave up on ${this.#name} after ${reconnectSecondsMax} s: ${why}`));
+        this.#fail(new Failure(`gave up on ${this.#brokers.names} after ${reconnectSecondsMax} s: ${why}`));
         return;
       }
     }
@@ -299,6 +419,7 @@ export class Connection {
   #fail(failure: Failure): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
+    this.#brokers.stop();
     this.client.end(true);
     this.#listener.onFailed(failure);
   }
@@ -312,6 +433,7 @@ export class Connection {
     const closedBefore = this.#state === 'closed';
     this.#state = 'closed';
     if (closedBefore) return;
+    this.#brokers.stop();
     const { client } = this;
     if (!wasUp) {
       client.end(true);

@@ -4,9 +4,8 @@
 //     SUBSCRIBE $replay/FROM/FILTER, gomq-replay-end = 1  -->  SUBACK gomq-end-offset, messages, an empty message under the same text
 import { Command, Option } from 'commander';
 import type { MqttClient } from 'mqtt';
-import type { IPublishPacket, ISubackPacket, UserProperties } from 'mqtt-packet';
+import type { IConnackPacket, IPublishPacket, ISubackPacket, UserProperties } from 'mqtt-packet';
 import { parseFilter } from '../src/router/topic-name.js';
-import { formatAddress } from './address.js';
 import { Connection, NotTaken, onceReaderIsBack } from './connection.js';
 import { type Diagnostics, diagnose } from './diagnostics.js';
 import { EXIT, Failure } from './failure.js';
@@ -16,6 +15,7 @@ import {
   addConnectionOptions,
   addOutputOptions,
   addTlsOptions,
+  areSeveral,
   type ConnectionSettings,
   collect,
   connectionSettings,
@@ -141,6 +141,9 @@ class Lister {
   /** Where history ended when the broker was asked; undefined until it has said so. */
   #endOffset: number | undefined;
   #format: ((message: ListedMessage) => string) | undefined;
+  #brokerName = '';
+  /** What is subscribed to: after a failover, what is left of it. */
+  #text = '';
   #printed = 0;
   #lastOffset = -1;
   #failure: Failure | undefined;
@@ -194,9 +197,16 @@ class Lister {
   #open(): Promise<Connection> {
     const listener = {
       onCreated: (client: MqttClient) => this.#listen(client),
-      onUp: () => this.#subscribe(),
-      // The broker forgets what was listed; whoever wants the rest knows from where.
-      onDown: () => this.#finish(new Failure(`lost the connection; ${this.#howToGoOn()}`)),
+      onUp: (_connack: IConnackPacket, _first: boolean, name: string) => {
+        this.#brokerName = name;
+        this.#subscribe();
+      },
+      // The broker forgets what was listed; whoever wants the rest knows from where. Another broker of the cluster has the same log.
+      onDown: () => {
+        if (this.#options.retained || !areSeveral(this.#settings)) {
+          this.#finish(new Failure(`lost the connection; ${this.#howToGoOn()}`));
+        }
+      },
       onFailed: (failure: Failure) => this.#finish(failure),
       onNotice: (line: string) => this.#diagnostics.notice(line),
     };
@@ -248,7 +258,7 @@ class Lister {
   }
 
   #subscribe(): void {
-    const { text } = this.#subscription;
+    const { text, filter } = this.#subscription;
     const options = {
       // The highest, so that each message comes at the QoS that it has.
       qos: 2,
@@ -256,7 +266,8 @@ class Lister {
       rap: this.#options.retained !== true,
       properties: { userProperties: { 'gomq-replay-end': '1' } },
     } as const;
-    this.#client?.subscribe(text, options, (error) => {
+    this.#text = this.#printed === 0 ? text : `$replay/${this.#lastOffset + 1}/${filter}`;
+    this.#client?.subscribe(this.#text, options, (error) => {
       // What SUBACK refuses is told of already, and a connection that was lost by that.
       if (error && this.#client?.connected) this.#finish(new Failure(`cannot subscribe: ${error.message}`));
     });
@@ -273,12 +284,15 @@ class Lister {
     }
     const endOffset = numberOf(properties?.userProperties, 'gomq-end-offset');
     if (endOffset === undefined) {
-      const name = formatAddress(this.#settings.address);
       this.#finish(
-        new Failure(`the broker at ${name} is not gomq: it keeps no history that could be listed`),
+        new Failure(
+          `the broker at ${this.#brokerName} is not gomq: it keeps no history that could be listed`,
+        ),
       );
       return;
     }
+    // It may have been asked before, at another broker: that is where the list ends.
+    if (this.#endOffset !== undefined) return;
     this.#endOffset = endOffset;
     if (this.#options.json) {
       this.#format = formatJson;
@@ -291,7 +305,7 @@ class Lister {
 
   #onMessage(topic: string, payload: Buffer, packet: IPublishPacket): void {
     if (this.#ended || this.#endOffset === undefined || this.#format === undefined) return;
-    if (topic === this.#subscription.text) {
+    if (topic === this.#text) {
       if (this.#printed === 0) this.#diagnostics.notice(this.#nothing());
       this.#finish();
       return;

@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { QoS } from 'mqtt-packet';
 import { parseFilter, validateTopicName } from '../src/router/topic-name.js';
 import { type Address, DEFAULT_HOST, DEFAULT_PORT, parseAddress, parsePort } from './address.js';
+import { type BrokerNames, parseBrokers } from './brokers.js';
 import { Failure } from './failure.js';
 import type { Io } from './io.js';
 import { addProperty, emptyProperties, type PacketProperties } from './properties.js';
@@ -60,13 +61,14 @@ export interface Tls {
 
 /** Everything a connection needs, checked. */
 export interface ConnectionSettings {
-  address: Address;
+  /** With the credentials and the TLS of the options. */
+  brokers: BrokerNames;
+  /** Gives these to the address of a broker that was found. */
+  complete: (address: Address) => Address;
   clientId: string;
   version: ProtocolVersion;
   cleanStart: boolean;
   keepAliveSeconds: number;
-  username: string | undefined;
-  password: string | undefined;
   will: Will | undefined;
   properties: PacketProperties;
   tls: Tls;
@@ -75,6 +77,22 @@ export interface ConnectionSettings {
 
 /** A session expiry interval that says the session never expires. */
 const NEVER = 0xffff_ffff;
+
+/** A session that outlives a connection by long enough to be resumed at another broker; DISCONNECT ends it. */
+const RESUME_SECONDS = 120;
+
+/** Asks for such a session, unless the options say what session there is to be. MQTT 5 only: before, a session cannot be asked for for a while. */
+export function keepForResuming({ version, properties }: ConnectionSettings): void {
+  const { connect, disconnect } = properties;
+  if (version !== 5 || connect.sessionExpiryInterval !== undefined) return;
+  connect.sessionExpiryInterval = RESUME_SECONDS;
+  disconnect.sessionExpiryInterval ??= 0;
+}
+
+/** Whether there is more than one broker, or may be. */
+export function areSeveral({ brokers }: ConnectionSettings): boolean {
+  return brokers.discovery !== undefined || brokers.addresses.length > 1;
+}
 
 export function parseCount(text: string): number {
   const count = /^\d{1,15}$/.test(text) ? Number(text) : 0;
@@ -164,7 +182,7 @@ export function addConnectionOptions(command: Command): Command {
     .optionsGroup('Connection:')
     .option(
       '--connect <address>',
-      `broker as HOST:PORT or mqtt, mqtts, ws or wss URL (default: ${DEFAULT_HOST}:${DEFAULT_PORT})`,
+      `broker as HOST:PORT or mqtt, mqtts, ws or wss URL, several with commas, or where to learn them, as http://HOST:PORT of a broker or etcd://HOST:PORT/CLUSTER (default: ${DEFAULT_HOST}:${DEFAULT_PORT})`,
     )
     .option('-L, --url <url>', 'broker and topic in one: mqtt://[user[:password]@]host[:port]/topic')
     .option('-h, --host <host>', 'host of the broker')
@@ -219,7 +237,7 @@ export function addOutputOptions(command: Command): Command {
 
 /** @throws {Failure} where the options contradict each other or the environment */
 export function connectionSettings(options: SharedOptions, io: Io): ConnectionSettings {
-  const address = chooseAddress(options, io);
+  const brokers = chooseBrokers(options, io);
   const version = options.protocolVersion;
   const properties = emptyProperties();
   for (const words of options.property) addProperty(properties, words);
@@ -250,13 +268,16 @@ export function connectionSettings(options: SharedOptions, io: Io): ConnectionSe
   if (properties.connect.authenticationData && !properties.connect.authenticationMethod) {
     throw new Failure('-D connect authentication-data needs -D connect authentication-method as well');
   }
+  const complete = (address: Address) => withCredentials(withTls(address, options), options, io);
+  const { discovery } = brokers;
+  if (discovery?.kind === 'http' && io.env.GOMQ_TOKEN) discovery.token = io.env.GOMQ_TOKEN;
   return {
-    address: withTls(address, options),
+    brokers: { ...brokers, addresses: brokers.addresses.map(complete) },
+    complete,
     clientId: chooseClientId(options, version),
     version,
     cleanStart: !options.disableCleanSession,
     keepAliveSeconds: options.keepalive,
-    ...credentials(options, address, io),
     will: chooseWill(options, properties),
     properties,
     tls: readTls(options),
@@ -264,16 +285,16 @@ export function connectionSettings(options: SharedOptions, io: Io): ConnectionSe
   };
 }
 
-function chooseAddress(options: SharedOptions, io: Io): Address {
+function chooseBrokers(options: SharedOptions, io: Io): BrokerNames {
   const hostGiven = options.host !== undefined || options.port !== undefined;
   const given = [options.connect !== undefined, options.url !== undefined, hostGiven].filter(Boolean).length;
   if (given > 1)
     throw new Failure('the address is given twice; use one of --connect, --url, or --host with --port');
-  if (options.connect !== undefined) return parseAddress(options.connect);
+  if (options.connect !== undefined) return parseBrokers(options.connect);
   if (options.url !== undefined) {
     const address = parseAddress(options.url, true);
     if (address.topic !== undefined) options.topic = [...options.topic, address.topic];
-    return address;
+    return { addresses: [address] };
   }
   if (hostGiven) {
     const host = (options.host ?? DEFAULT_HOST).replace(/^\[(.*)\]$/, '$1');
@@ -285,13 +306,14 @@ function chooseAddress(options: SharedOptions, io: Io): Address {
     if (/^[^:]+:\d+$/.test(host)) {
       throw new Failure(`--host "${host}" has a port; use --connect ${host}, or --host and --port`);
     }
-    return { ...parseAddress(`${DEFAULT_HOST}:${DEFAULT_PORT}`), host, port: options.port ?? DEFAULT_PORT };
+    const port = options.port ?? DEFAULT_PORT;
+    return { addresses: [{ ...parseAddress(`${DEFAULT_HOST}:${DEFAULT_PORT}`), host, port }] };
   }
   const fromEnvironment = io.env.GOMQ_URL;
   if (fromEnvironment === undefined || fromEnvironment === '')
-    return parseAddress(`${DEFAULT_HOST}:${DEFAULT_PORT}`);
+    return parseBrokers(`${DEFAULT_HOST}:${DEFAULT_PORT}`);
   try {
-    return parseAddress(fromEnvironment);
+    return parseBrokers(fromEnvironment);
   } catch (error) {
     throw error instanceof Failure ? new Failure(`in GOMQ_URL: ${error.message}`) : error;
   }
@@ -322,11 +344,8 @@ function chooseClientId(options: SharedOptions, version: ProtocolVersion): strin
   return id;
 }
 
-function credentials(
-  options: SharedOptions,
-  address: Address,
-  io: Io,
-): { username: string | undefined; password: string | undefined } {
+function withCredentials(address: Address, options: SharedOptions, io: Io): Address {
+  const { username: _, password: __, ...rest } = address;
   const username = options.username ?? address.username ?? (io.env.GOMQ_USER || undefined);
   // The user name of a URL comes with the password of the URL or with none, not with the one from the environment.
   const password =
@@ -337,7 +356,8 @@ function credentials(
   if (options.password !== undefined && username === undefined) {
     throw new Failure('a password without a user name; add --username NAME or set GOMQ_USER');
   }
-  return { username, password: username === undefined ? undefined : password };
+  if (username === undefined) return rest;
+  return password === undefined ? { ...rest, username } : { ...rest, username, password };
 }
 
 function chooseWill(options: SharedOptions, properties: PacketProperties): Will | undefined {

@@ -2,11 +2,13 @@
 import { Command, CommanderError } from 'commander';
 import { commandFirst } from './arguments.js';
 import { benchCommand } from './bench/command.js';
+import { clusterCommand } from './cluster.js';
 import { EXIT, Failure } from './failure.js';
 import type { Io } from './io.js';
 import { listCommand } from './list.js';
 import { pubCommand } from './pub.js';
 import { subCommand } from './sub.js';
+import { verifyCommand } from './verify.js';
 import { packageVersion, versionCommand } from './version.js';
 
 const HELP = `
@@ -41,6 +43,8 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     pubCommand(io, exit),
     subCommand(io, exit),
     listCommand(io, exit),
+    clusterCommand(io, exit),
+    verifyCommand(io, exit),
     benchCommand(io, exit),
     versionCommand(io),
   ]) {

@@ -43,6 +43,8 @@ Examples:
   gomqctl --topic A --qos 1 pub -l < lines.txt          one message a line
   gomqctl -t A pub -f photo.jpg -D publish content-type image/jpeg
   gomqctl -L mqtts://user:secret@broker.example/A pub --cafile ca.pem hello
+  gomqctl --connect a:9000,b:9000,c:9000 pub -t A -q 1 hello
+  gomqctl --connect http://a:8000 pub -t A -q 1 hello   asks this broker for all of its cluster
   gomqctl --topic A --retain 1 pub -n                   clears the retained message of A
 
 --retain may stand alone or before 0 or 1; a message that is a number goes into -m, or after --.

@@ -4,15 +4,13 @@ import type { IClientPublishOptions } from 'mqtt';
 import type { IConnackPacket, IPubackPacket, IPubcompPacket, IPubrecPacket, Packet, QoS } from 'mqtt-packet';
 import { Connection } from './connection.js';
 import { Failure } from './failure.js';
-import type { ConnectionSettings } from './options.js';
+import { type ConnectionSettings, keepForResuming } from './options.js';
 import { describeReason } from './reasons.js';
 
 /** Messages in flight at QoS 1 and 2, where the broker does not ask for fewer. */
 const WINDOW_MAX = 1_000;
 /** How long a lost connection may take to come back and to acknowledge something. */
 const RECONNECT_SECONDS_MAX = 30;
-/** A session that lets a QoS 2 exchange continue on a new connection; DISCONNECT ends it. */
-const RESUME_SECONDS = 120;
 /** The broker forgot the packet id with the session; the PUBREC before had taken the message over. */
 const PACKET_ID_NOT_FOUND = 0x92;
 const NO_MATCHING_SUBSCRIBERS = 0x10;
@@ -46,11 +44,8 @@ export class Publisher {
     if (settings.version === 5) this.#options.properties = settings.properties.publish;
     this.#settings = settings;
     this.#onFailure = onFailure;
-    const { connect, disconnect } = settings.properties;
-    if (publication.qos === 2 && settings.version === 5 && connect.sessionExpiryInterval === undefined) {
-      connect.sessionExpiryInterval = RESUME_SECONDS;
-      disconnect.sessionExpiryInterval ??= 0;
-    }
+    // Lets a QoS 2 exchange continue on a new connection.
+    if (publication.qos === 2) keepForResuming(settings);
   }
 
   /** @throws {Failure} where the broker cannot be reached or cannot take such messages */

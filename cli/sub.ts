@@ -11,10 +11,12 @@ import { createFormatter, type Formatter, type Message } from './format.js';
 import type { Io } from './io.js';
 import {
   addSharedOptions,
+  areSeveral,
   type ConnectionSettings,
   checkFilters,
   collect,
   connectionSettings,
+  keepForResuming,
   parseCount,
   parseQos,
   parseSeconds,
@@ -50,6 +52,7 @@ Examples:
   gomqctl sub -t '#' -F '@H:@M:@S %t %q %x'
   gomqctl sub -t 'jobs/#' -q 1 -c -i worker-1           a session that outlives the connection
   gomqctl sub -t '$share/workers/jobs/#' --json
+  gomqctl --connect a:9000,b:9000,c:9000 sub -t A -q 2  any of a cluster; goes on at the next when one dies
   gomqctl sub -t 'old/#' --remove-retained --retained-only -W 2
 
 Exit status: 0, 1 for errors, 27 for a timeout, the CONNACK code where the broker refuses the connection.`;
@@ -170,6 +173,8 @@ class Subscriber {
   ) {
     this.#options = options;
     this.#settings = settings;
+    // What is published between the death of one broker and the subscription at the next would be missed.
+    if (options.qos > 0 && areSeveral(settings)) keepForResuming(settings);
     this.#formatter = formatter;
     this.#io = io;
     this.#diagnostics = diagnostics;

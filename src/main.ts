@@ -6,6 +6,7 @@ import { v7 as uuid } from 'uuid';
 import { Broker } from './broker/broker.js';
 import { readHistory } from './broker/history.js';
 import { EtcdCoordinator } from './cluster/etcd.js';
+import { Gateway } from './cluster/gateway.js';
 import { ClusterNode } from './cluster/node.js';
 import { runCommandLine } from './command-line.js';
 import { formatAddress, parseAddress } from './core/address.js';
@@ -15,10 +16,11 @@ import { GomqError } from './core/errors.js';
 import { createLogger, type Logger } from './core/logger.js';
 import type { Transport } from './core/transport.js';
 import { version } from './core/version.js';
+import type { HttpCluster } from './http/cluster.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
 import { openDataDirectory } from './log/data-directory.js';
+import type { Log } from './log/log.js';
 import { MemoryLog, type MemoryLogOptions } from './log/memory-log.js';
-import { Gateway } from './net/gateway.js';
 import { type ListenerAddress, type Listeners, openListeners } from './net/listeners.js';
 import { TcpTransport } from './net/tcp.js';
 import { ReasonCode } from './packet/reason-codes.js';
@@ -113,6 +115,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
           },
           isReady: () => isOpen && core.isReady(),
         },
+        cluster: core.cluster,
       });
       httpAddress = await http.listen();
     }
@@ -181,6 +184,7 @@ interface Core {
   /** The broker that serves clients here. @throws {GomqError} NOT_READY where another node does */
   broker(): Broker;
   isReady(): boolean;
+  readonly cluster: HttpCluster;
   accept(transport: Transport): void;
   /** Clients can connect. */
   onListening(addresses: readonly ListenerAddress[], http: string | undefined): void;
@@ -214,21 +218,53 @@ async function startAlone(common: Common): Promise<Core> {
     directory?.release();
     throw error;
   }
+  let log: Log | undefined;
   const broker = new Broker({
     ...common,
     createLog: (retention) => {
-      if (storage === undefined) return new MemoryLog({ ...memoryLimits(config), clock, ...retention });
-      storage.bind(retention);
-      return storage.log;
+      storage?.bind(retention);
+      log = storage?.log ?? new MemoryLog({ ...memoryLimits(config), clock, ...retention });
+      return log;
     },
     state: storage?.state ?? new State(state),
   });
+  const node = directory?.nodeId ?? config.node.id;
+  let addresses = { mqtt: '', http: '' };
+  const alone = async (): Promise<void> => {
+    throw new GomqError('REFUSED', `${node} stands alone: there is no other node`, {
+      hint: 'A broker is a node of a cluster when it is started with --etcd.',
+    });
+  };
   return {
     role: 'standalone',
     broker: () => broker,
     isReady: () => broker.isReady,
+    cluster: {
+      node,
+      isServing: () => true,
+      leaderHttp: () => undefined,
+      stepDown: alone,
+      removeNode: alone,
+      status() {
+        const { endOffset: logEnd, highWatermark } = log!;
+        const member = { node, role: 'leader' as const, logEnd, lagRecords: 0, inSync: true, ...addresses };
+        return {
+          cluster: config.cluster.name,
+          leader: node,
+          epoch: 1,
+          highWatermark,
+          inSync: [node],
+          members: [member],
+          replicas: 1,
+          minInSync: 1,
+        };
+      },
+    },
     accept: (transport) => broker.accept(transport),
-    onListening: () => undefined,
+    onListening(bound, http) {
+      const mqtt = bound.find(({ kind }) => kind === 'mqtt') ?? bound[0];
+      addresses = { mqtt: mqtt === undefined ? '' : formatAddress(mqtt), http: http ?? '' };
+    },
     drain: () => broker.stop(),
     async close() {
       await storage?.close();
@@ -252,7 +288,8 @@ async function startNode(common: Common): Promise<Core> {
     if (node === undefined) return;
     gateway.route(
       broker === undefined ? undefined : (transport) => broker?.accept(transport),
-      node.leaderPeer !== undefined,
+      node.leaderPeer === undefined ? undefined : node.leadershipName,
+      node.leaderAddress('mqtt') ?? '',
     );
   };
   const coordinator = new EtcdCoordinator({
@@ -269,6 +306,7 @@ async function startNode(common: Common): Promise<Core> {
     node = await ClusterNode.start({
       cluster: name,
       nodeId: directory.nodeId,
+      replicas,
       minInSync: minInSyncOf(config),
       leaseSeconds: cluster.leaseSeconds,
       peer: cluster.peer,
@@ -280,8 +318,19 @@ async function startNode(common: Common): Promise<Core> {
       clock,
       logger,
       draw: () => uuid(),
-      openStorage: (committed) =>
-        openStorage({ config, directory, committed, logger, clock, state, onFailure, onDefect }),
+      openStorage: (committed, beforeCut) =>
+        openStorage({
+          config,
+          directory,
+          committed,
+          beforeCut,
+          logger,
+          clock,
+          state,
+          onFailure,
+          onDamaged: (why) => node?.onDamaged(why),
+          onDefect,
+        }),
       addresses: () => addresses,
       onServe: (storage) => {
         broker = new Broker({
@@ -291,6 +340,7 @@ async function startNode(common: Common): Promise<Core> {
             return storage.log;
           },
           state: storage.state,
+          hasEnough: () => node?.hasEnough ?? false,
         });
         route();
       },
@@ -299,6 +349,7 @@ async function startNode(common: Common): Promise<Core> {
         broker = undefined;
         route();
       },
+      hasRoom: () => (broker?.connectionCount ?? 0) < config.limits.connections,
       onChange: route,
       onTunnel: (socket, client, _hello, alreadyRead) => {
         if (broker === undefined) {
@@ -330,6 +381,15 @@ async function startNode(common: Common): Promise<Core> {
       return broker;
     },
     isReady: () => broker?.isReady ?? started.role === 'member',
+    cluster: {
+      node: directory.nodeId,
+      status: () => ({ ...started.status, replicas, minInSync: minInSyncOf(config) }),
+      isServing: () => broker !== undefined,
+      // Where this node leads, and does not serve yet, there is no other one to ask.
+      leaderHttp: () => (started.leaderPeer === undefined ? undefined : started.leaderAddress('http')),
+      stepDown: () => started.stepDown(),
+      removeNode: (name) => started.removeNode(name),
+    },
     accept: (transport) => gateway.accept(transport),
     onListening(bound, http) {
       const mqtt = bound.find(({ kind }) => kind === 'mqtt') ?? bound[0];

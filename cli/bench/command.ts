@@ -1,6 +1,8 @@
 // Owns the command line of `gomqctl bench`: reads and checks the options, runs, prints, and sets the exit code.
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { type Address, DEFAULT_HOST, DEFAULT_PORT, parseAddress } from '../address.js';
+import { type BrokerNames, parseBrokers } from '../brokers.js';
+import { findBrokers } from '../discovery.js';
 import { EXIT, Failure } from '../failure.js';
 import type { Io } from '../io.js';
 import { PAYLOAD_HEADER_BYTES } from './frames.js';
@@ -20,7 +22,10 @@ export function benchCommand(io: Io, exit: (code: number) => void): Command {
       'measure throughput and latency of any MQTT broker, and check that it loses and repeats nothing',
     )
     .helpOption('--help', 'show this help')
-    .option('--connect <host:port>', 'broker (127.0.0.1:9000)')
+    .option(
+      '--connect <host:port>',
+      'broker, or several of a cluster with commas, which the connections are spread over (127.0.0.1:9000)',
+    )
     .option('-h, --host <host>', 'broker host')
     .option('-p, --port <port>', 'broker port', integer(1, 65535))
     .option('--pubs <n>', 'publishers (pair: 1, fanout: 1, fanin: 50, share: 1)', integer(1, 10_000))
@@ -69,7 +74,7 @@ export function benchCommand(io: Io, exit: (code: number) => void): Command {
 
 /** Throws Failure where the run could not begin. */
 async function execute(command: Command, io: Io): Promise<number> {
-  const options = readOptions(command, io.env);
+  const options = await readOptions(command, io);
   const showsProgress = io.stderr.isTTY === true && command.getOptionValue('quiet') !== true;
   const columns = io.stderr.columns ?? 80;
   const result = await runBench(options, {
@@ -90,7 +95,7 @@ async function execute(command: Command, io: Io): Promise<number> {
 }
 
 /** Throws Failure where options contradict one another. */
-function readOptions(command: Command, env: Io['env']): BenchOptions {
+async function readOptions(command: Command, { env, signal }: Io): Promise<BenchOptions> {
   const text = (name: string) => {
     const value: unknown = command.getOptionValue(name);
     return value === undefined ? undefined : String(value);
@@ -122,7 +127,9 @@ function readOptions(command: Command, env: Io['env']): BenchOptions {
     throw new Failure(`--topic is a topic name without wildcards: ${JSON.stringify(topic)}`);
   }
   const payloadBytes = number('size') ?? 64;
-  const address = readAddress(text('connect'), text('host'), number('port'), env.GOMQ_URL || undefined);
+  const names = readBrokers(text('connect'), text('host'), number('port'), env.GOMQ_URL || undefined);
+  const [address, ...others] = await addressesOf(names, env.GOMQ_TOKEN || undefined, signal);
+  if (address === undefined) throw new Failure('there is no broker to connect to');
   const username = text('username') ?? address.username ?? (env.GOMQ_USER || undefined);
   const password = text('password') ?? address.password ?? (env.GOMQ_PASSWORD || undefined);
   if (password !== undefined && username === undefined) {
@@ -131,6 +138,7 @@ function readOptions(command: Command, env: Io['env']): BenchOptions {
   return {
     host: address.host,
     port: address.port,
+    others,
     protocol: protocolVersion(text('protocol') ?? '4'),
     username,
     password,
@@ -161,21 +169,34 @@ function roomyWindow(payloadBytes: number, publishersPerSubscriber: number): num
   return Math.min(1000, Math.max(1, messages));
 }
 
-function readAddress(
+function readBrokers(
   connect: string | undefined,
   host: string | undefined,
   port: number | undefined,
   fromEnvironment: string | undefined,
-): Address {
+): BrokerNames {
   const isByParts = host !== undefined || port !== undefined;
   if (connect !== undefined && isByParts) throw new Failure('--connect excludes --host and --port');
-  if (isByParts)
-    return { ...parseAddress(`${DEFAULT_HOST}:${port ?? DEFAULT_PORT}`), host: host ?? DEFAULT_HOST };
-  const address = parseAddress(connect ?? fromEnvironment ?? `${DEFAULT_HOST}:${DEFAULT_PORT}`);
-  if (address.scheme !== 'mqtt') {
-    throw new Failure(`bench speaks plain MQTT over TCP: mqtt://HOST:PORT, not ${address.scheme}://`);
+  if (isByParts) {
+    const byParts = parseAddress(`${DEFAULT_HOST}:${port ?? DEFAULT_PORT}`);
+    return { addresses: [{ ...byParts, host: host ?? DEFAULT_HOST }] };
   }
-  return address;
+  const names = parseBrokers(connect ?? fromEnvironment ?? `${DEFAULT_HOST}:${DEFAULT_PORT}`);
+  const other = names.addresses.find(({ scheme }) => scheme !== 'mqtt');
+  if (other !== undefined) {
+    throw new Failure(`bench speaks plain MQTT over TCP: mqtt://HOST:PORT, not ${other.scheme}://`);
+  }
+  return names;
+}
+
+async function addressesOf(
+  { addresses, discovery }: BrokerNames,
+  token: string | undefined,
+  signal: AbortSignal,
+): Promise<Address[]> {
+  if (discovery === undefined) return addresses;
+  if (token !== undefined) discovery.token = token;
+  return (await findBrokers(discovery, signal)).map((found) => parseAddress(found));
 }
 
 function integer(min: number, max: number): (text: string) => number {

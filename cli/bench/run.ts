@@ -24,6 +24,8 @@ export type BenchMode = 'pair' | 'fanout' | 'fanin' | 'share';
 export interface BenchOptions {
   host: string;
   port: number;
+  /** More brokers of the same cluster: connections are spread over all of them in turn. */
+  others?: readonly { host: string; port: number }[];
   protocol: 4 | 5;
   username: string | undefined;
   password: string | undefined;
@@ -210,9 +212,17 @@ class BenchRun implements ClientOwner {
 
   async open(): Promise<void> {
     const { options, base } = { options: this.#options, base: this.#topicBase() };
+    const brokers = [options, ...(options.others ?? [])].map(({ host, port }) => ({ host, port }));
     const identity = (title: string, index: number, clientId: string, isDurable: boolean) =>
       new BenchClient(
-        { ...options, clientId, title: `${title} ${index}`, index, isDurable },
+        {
+          ...options,
+          ...brokers[index % brokers.length]!,
+          clientId,
+          title: `${title} ${index}`,
+          index,
+          isDurable,
+        },
         this.#buffer,
         this,
       );

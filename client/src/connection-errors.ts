@@ -71,7 +71,8 @@ export function disconnectError(broker: string, reasonCode: number, reasonString
   );
 }
 
-function systemCode(error: unknown): string | undefined {
+/** The code that Node.js gives an error, as `ECONNREFUSED`. */
+export function systemCode(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === 'string' ? code : undefined;
 }

@@ -27,7 +27,22 @@ export interface BrokerLimits {
   subscriptionIdentifiers: boolean;
 }
 
+/** What differs from one connection of a link to the next. */
+export interface Attempt {
+  cleanStart: boolean;
+  /** Until CONNACK. */
+  timeoutMs: number;
+  /** There are others: a broker that falls silent while it owes an answer is left sooner than the keep alive would. */
+  hasAlternatives: boolean;
+}
+
+/** A broker that is silent for so many ticks while it owes an answer is asked whether it is there; for as many more, it is left. */
+const SILENT_TICKS_MAX = 4;
+const TICK_MS = 500;
+
 export interface ConnectionOwner {
+  /** An answer to what was sent is outstanding. */
+  awaitsAnswer(): boolean;
   /** CONNACK with success. Messages of a resumed session may follow before `onUp`. */
   onConnack(sessionPresent: boolean, limits: BrokerLimits): void;
   /** MQTT.js takes publishes and subscriptions now. */
@@ -50,6 +65,9 @@ export class Connection {
   readonly #originalQos = new WeakMap<IPublishPacket, Qos>();
   readonly #connectTimer: NodeJS.Timeout;
   #holdTimer: NodeJS.Timeout | undefined;
+  #silenceTimer: NodeJS.Timeout | undefined;
+  /** Ticks rather than time: while this process itself is held up, none passes. */
+  #silentTicks = 0;
   #reason: GomqClientError | undefined;
   #redirect: string | undefined;
   #up = false;
@@ -60,7 +78,7 @@ export class Connection {
   constructor(
     broker: BrokerAddress,
     options: ResolvedConnectionOptions,
-    cleanStart: boolean,
+    { cleanStart, timeoutMs, hasAlternatives }: Attempt,
     messageIdProvider: IClientOptions['messageIdProvider'],
     owner: ConnectionOwner,
   ) {
@@ -81,13 +99,14 @@ export class Connection {
     this.client.stream.on('error', this.#onStreamError);
     this.#connectTimer = setTimeout(() => {
       this.close(
-        new GomqClientError(
-          'TIMEOUT',
-          `Broker ${broker.label} did not answer within ${options.connectTimeoutMs} ms.`,
-          { retriable: true },
-        ),
+        new GomqClientError('TIMEOUT', `Broker ${broker.label} did not answer within ${timeoutMs} ms.`, {
+          retriable: true,
+        }),
       );
-    }, options.connectTimeoutMs);
+    }, timeoutMs);
+    if (hasAlternatives) {
+      this.#silenceTimer = setInterval(() => this.#onTick(), TICK_MS);
+    }
   }
 
   /** Writes an acknowledgement with reason code 0, which has the same four bytes in every protocol version. */
@@ -105,6 +124,7 @@ export class Connection {
     this.#closed = true;
     clearTimeout(this.#connectTimer);
     clearInterval(this.#holdTimer);
+    clearInterval(this.#silenceTimer);
     this.client.off('connect', this.#onConnect);
     this.client.off('error', this.#onError);
     this.client.off('close', this.#onClose);
@@ -140,8 +160,25 @@ export class Connection {
     this.close(closed);
   }
 
+  #onTick(): void {
+    if (!this.#up || this.#ending || !this.#owner.awaitsAnswer()) {
+      this.#silentTicks = 0;
+      return;
+    }
+    this.#silentTicks += 1;
+    if (this.#silentTicks === SILENT_TICKS_MAX) {
+      // A broker that waits for its disk, or for others, still answers this.
+      this.client.sendPing();
+    } else if (this.#silentTicks === 2 * SILENT_TICKS_MAX) {
+      const ms = 2 * SILENT_TICKS_MAX * TICK_MS;
+      const text = `Broker ${this.broker.label} has said nothing for ${ms} ms.`;
+      this.close(new GomqClientError('CONNECTION_LOST', text, { retriable: true }));
+    }
+  }
+
   readonly #onPacketReceive = (received: PacketReceived): void => {
     const packet = received as Packet;
+    this.#silentTicks = 0;
     if (packet.cmd === 'publish') {
       this.#originalQos.set(packet, packet.qos);
       packet.qos = 0;

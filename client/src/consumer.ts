@@ -101,6 +101,8 @@ export class Consumer implements AsyncDisposable {
     });
     // The session is taken over from an earlier process: that is what a fixed client id is for. See Link on producers.
     this.#link = new Link(resolved, false, undefined, {
+      // A consumer that hears nothing may be one for whom there is nothing: the keep alive tells.
+      awaitsAnswer: () => false,
       onConnack: (sessionPresent, limits) => this.#onConnack(sessionPresent, limits),
       onUp: (client) => this.#onUp(client),
       onPacket: (packet) => this.#onPacket(packet),

@@ -30,6 +30,10 @@ export const CLIENT_ERRORS = {
     meaning: 'No network connection to a broker could be made.',
     hint: 'Check that the broker runs and that host, port and protocol are right.',
   },
+  DISCOVERY_FAILED: {
+    meaning: 'Nobody who was asked named a broker.',
+    hint: 'Check that the addresses in brokers are those of the HTTP API of a broker, or of etcd, and the name of the cluster.',
+  },
   FILTER_INVALID: {
     meaning: 'A topic filter is not valid.',
     hint: '# stands alone as the last level, + stands alone in its level, a share is $share/GROUP/FILTER.',

@@ -12,6 +12,9 @@ export {
   type GomqClientErrorOptions,
 } from './errors.js';
 export type {
+  Brokers,
+  BrokersByEtcd,
+  BrokersByHttp,
   ClientEvent,
   ConnectionOptions,
   Payload,

@@ -1,5 +1,6 @@
 // Owns the options that producers and consumers share, their defaults, their checks, and the reading of broker addresses.
 import { randomBytes } from 'node:crypto';
+import type { DiscoverySource } from './discovery.js';
 import { GomqClientError } from './errors.js';
 import { asBuffer, type MessageProperties, toPacketProperties } from './properties.js';
 import { assertTopicName } from './topics.js';
@@ -45,9 +46,29 @@ export type ClientEvent =
   | { type: 'retrying'; broker: string; delayMs: number; error: GomqClientError }
   | { type: 'discarded'; topic: string; qos: Qos; reason: 'buffer full' | 'not claimed' };
 
+/** Any broker of a gomq cluster is asked over HTTP which brokers there are: `http://host:port` or `https://host:port`. */
+export interface BrokersByHttp {
+  /** One is enough while it is there; asked all at once. */
+  http: string[];
+  /** `http.token` of the brokers, where they have one. */
+  token?: string;
+}
+
+/** etcd is asked which brokers a gomq cluster has: `http://host:port` or `https://host:port`. */
+export interface BrokersByEtcd {
+  etcd: string[];
+  /** The name of the cluster; `gomq`. */
+  cluster?: string;
+  username?: string;
+  password?: string;
+}
+
+/** `host:port`, `mqtt://`, `mqtts://`, `ws://` or `wss://` addresses, or where to learn them. */
+export type Brokers = string[] | BrokersByHttp | BrokersByEtcd;
+
 export interface ConnectionOptions {
-  /** Tried in turn: `host:port`, `mqtt://`, `mqtts://`, `ws://` or `wss://` addresses. */
-  brokers: string[];
+  /** Tried in turn. Where they are asked for, they are asked for again whenever a connection is lost or cannot be made. */
+  brokers: Brokers;
   /** Names the session at the broker. Without one a random id is used and the session ends with close(). */
   clientId?: string;
   username?: string;
@@ -56,13 +77,17 @@ export interface ConnectionOptions {
   protocolVersion?: 3 | 4 | 5;
   /** How long the broker keeps the session without a connection (MQTT 5). A day with a client id, 300 s without. */
   sessionExpirySeconds?: number;
+  /** A dead link is noticed after one and a half times this. 15, or 5 where there may be several brokers. */
   keepAliveSeconds?: number;
-  /** For one attempt at one broker, from the first packet to CONNACK. */
+  /** For one attempt at one broker, from the first packet to CONNACK. While there are others, the first round takes 1 s each at most, the next 2 s. */
   connectTimeoutMs?: number;
   /** The first and the longest pause between rounds through the list; pauses double in between and are jittered. */
   retryDelayMs?: number;
   retryDelayMsMax?: number;
-  /** Follow a broker that answers "use another server" (MQTT 5) to the server it names, with the same credentials. */
+  /**
+   * Follow a broker that answers "use another server" (MQTT 5) to the server it names, with the same credentials. True: ask gomq
+   * to name the leader, and go to any server. False: stay. By default only to a server that is one of `brokers`.
+   */
   followRedirects?: boolean;
   /** Larger packets are not accepted from the broker (MQTT 5). */
   maxPacketBytes?: number;
@@ -86,7 +111,9 @@ export interface BrokerAddress {
 }
 
 export interface ResolvedConnectionOptions {
+  /** Empty where they are to be found. */
   brokers: BrokerAddress[];
+  discovery: DiscoverySource | undefined;
   clientId: string;
   clientIdGenerated: boolean;
   username: string | undefined;
@@ -97,7 +124,7 @@ export interface ResolvedConnectionOptions {
   connectTimeoutMs: number;
   retryDelayMs: number;
   retryDelayMsMax: number;
-  followRedirects: boolean;
+  followRedirects: boolean | undefined;
   maxPacketBytes: number;
   receiveMaximum: number | undefined;
   tls: TlsOptions | undefined;
@@ -240,6 +267,54 @@ function checkWill(will: Will, protocolVersion: number): void {
   }
 }
 
+function readBrokers(options: ConnectionOptions): Pick<ResolvedConnectionOptions, 'brokers' | 'discovery'> {
+  const { brokers } = options;
+  if (Array.isArray(brokers)) {
+    if (brokers.length === 0) {
+      throw invalid("Option brokers must be a list with at least one address, such as ['127.0.0.1:9000'].");
+    }
+    const how = { tls: options.tls !== undefined, path: options.webSocket?.path };
+    return { brokers: brokers.map((broker) => parseBroker(broker, how)), discovery: undefined };
+  }
+  if (typeof brokers !== 'object' || brokers === null) {
+    throw invalid(
+      "Option brokers must be a list such as ['127.0.0.1:9000'], or { http: [...] } or { etcd: [...] }.",
+    );
+  }
+  const none = { token: undefined, cluster: 'gomq', username: undefined, password: undefined };
+  if ('http' in brokers) {
+    assertKnownKeys('brokers', brokers, ['http', 'token']);
+    const urls = readUrls('brokers.http', brokers.http);
+    return { brokers: [], discovery: { ...none, kind: 'http', urls, token: brokers.token } };
+  }
+  assertKnownKeys('brokers', brokers, ['etcd', 'cluster', 'username', 'password']);
+  const { cluster = 'gomq', username, password } = brokers;
+  if (typeof cluster !== 'string' || cluster === '' || cluster.includes('/')) {
+    throw invalid(`Option brokers.cluster must be the name of a cluster, not ${JSON.stringify(cluster)}.`);
+  }
+  const urls = readUrls('brokers.etcd', brokers.etcd);
+  return { brokers: [], discovery: { ...none, kind: 'etcd', urls, cluster, username, password } };
+}
+
+function readUrls(name: string, texts: unknown): URL[] {
+  if (!Array.isArray(texts) || texts.length === 0) {
+    throw invalid(
+      `Option ${name} must be a list with at least one address, such as ['http://127.0.0.1:8000'].`,
+    );
+  }
+  return texts.map((text: unknown) => {
+    try {
+      const url = new URL(String(text));
+      if ((url.protocol === 'http:' || url.protocol === 'https:') && url.username === '') {
+        return url;
+      }
+    } catch {
+      // Told below, in the same words.
+    }
+    throw invalid(`Option ${name} has an address that is not http://HOST:PORT or https://HOST:PORT.`);
+  });
+}
+
 /** Checks and completes the options that both kinds of client share. `ownKeys` are those of the caller. */
 export function resolveConnectionOptions(
   options: ConnectionOptions,
@@ -250,9 +325,6 @@ export function resolveConnectionOptions(
     throw invalid('Options must be an object with at least brokers.');
   }
   assertKnownKeys('the options', options, [...CONNECTION_KEYS, ...ownKeys]);
-  if (!Array.isArray(options.brokers) || options.brokers.length === 0) {
-    throw invalid("Option brokers must be a list with at least one address, such as ['127.0.0.1:9000'].");
-  }
   const protocolVersion = options.protocolVersion ?? 5;
   if (protocolVersion !== 3 && protocolVersion !== 4 && protocolVersion !== 5) {
     throw invalid(`Option protocolVersion must be 3, 4 or 5, not ${String(protocolVersion)}.`);
@@ -282,11 +354,10 @@ export function resolveConnectionOptions(
     toPacketProperties({ userProperties: options.userProperties });
   }
   const generated = options.clientId === undefined;
-  const retryDelayMs = integerOption('retryDelayMs', options.retryDelayMs, 100, 1, 3_600_000);
+  const retryDelayMs = integerOption('retryDelayMs', options.retryDelayMs, 20, 1, 3_600_000);
+  const known = readBrokers(options);
   return {
-    brokers: options.brokers.map((broker) =>
-      parseBroker(broker, { tls: options.tls !== undefined, path: options.webSocket?.path }),
-    ),
+    ...known,
     // 23 characters: the most that every MQTT 3.1 broker accepts.
     clientId: options.clientId ?? `gomq-${randomBytes(9).toString('hex')}`,
     clientIdGenerated: generated,
@@ -300,14 +371,20 @@ export function resolveConnectionOptions(
       0,
       0xffff_ffff,
     ),
-    keepAliveSeconds: integerOption('keepAliveSeconds', options.keepAliveSeconds, 15, 1, 65_535),
+    keepAliveSeconds: integerOption(
+      'keepAliveSeconds',
+      options.keepAliveSeconds,
+      known.brokers.length === 1 ? 15 : 5,
+      1,
+      65_535,
+    ),
     connectTimeoutMs: integerOption('connectTimeoutMs', options.connectTimeoutMs, 5_000, 1, 600_000),
     retryDelayMs,
     retryDelayMsMax: Math.max(
       retryDelayMs,
-      integerOption('retryDelayMsMax', options.retryDelayMsMax, 5_000, 1, 3_600_000),
+      integerOption('retryDelayMsMax', options.retryDelayMsMax, 1_000, 1, 3_600_000),
     ),
-    followRedirects: options.followRedirects ?? false,
+    followRedirects: options.followRedirects,
     maxPacketBytes: integerOption(
       'maxPacketBytes',
       options.maxPacketBytes,

@@ -156,6 +156,7 @@ export class Producer implements AsyncDisposable {
         clear: () => undefined,
       },
       {
+        awaitsAnswer: () => this.#onWire > 0,
         onConnack: (sessionPresent, limits) => {
           // MQTT 3.1 does not say. To send again as if it were there does no harm where it is not.
           this.#sessionPresent = sessionPresent || resolved.protocolVersion === 3;

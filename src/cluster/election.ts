@@ -27,6 +27,8 @@ export interface ElectionOptions {
   readonly node: string;
   /** For the log lines. */
   readonly cluster: string;
+  /** How many nodes a new cluster begins with. */
+  readonly replicas: number;
   readonly minInSync: number;
   /** How long a lease holds after the keepalive was sent, less what clocks and the way may take. */
   readonly leaseMs: number;
@@ -54,7 +56,13 @@ export type Effect =
   /** To be on disk before anything else is done; then `onPersisted`. */
   | { readonly kind: 'persist'; readonly clusterId: string; readonly epoch: number }
   /** It is the leader: what it appends from now on is of `epoch`. */
-  | { readonly kind: 'lead'; readonly epoch: number; readonly inSync: readonly InSyncMember[] }
+  | {
+      readonly kind: 'lead';
+      readonly epoch: number;
+      readonly inSync: readonly InSyncMember[];
+      /** Nodes whose processes have ended. */
+      readonly gone: readonly string[];
+    }
   /** The change of the in-sync set is in force, or certainly is not and will not be. */
   | { readonly kind: 'confirmed' | 'abandoned' }
   | { readonly kind: 'follow'; readonly leader: string; readonly epoch: number }
@@ -121,6 +129,8 @@ export class Election {
   #restUntilMs = Number.NEGATIVE_INFINITY;
   /** Revision of a leader key whose process is known to be gone. */
   #goneRevision = 0;
+  /** Of those in sync the ones that were not there when it campaigned. */
+  #gone: readonly string[] = [];
   #leaseUntilMs = Number.NEGATIVE_INFINITY;
   /** It leads for as long as it must, and then no more. */
   #isLeaving = false;
@@ -164,6 +174,7 @@ export class Election {
     // Revisions only go back with etcd itself: it was wiped or restored, and nothing that was known of it holds.
     if (view.revision < (this.#view?.revision ?? 0)) {
       this.#revisionMin = 0;
+      this.#goneRevision = 0;
       if (this.#pending !== undefined) this.#pending = { ...this.#pending, isOfBefore: true };
     }
     this.#view = view;
@@ -193,7 +204,7 @@ export class Election {
     if (this.#role.kind === 'elected') {
       const { epoch } = this.#role;
       this.#role = { kind: 'leading', epoch };
-      this.#effects.push({ kind: 'lead', epoch, inSync: this.#own!.state.inSync });
+      this.#effects.push({ kind: 'lead', epoch, inSync: this.#own!.state.inSync, gone: this.#gone });
     }
     this.#decide();
   }
@@ -332,7 +343,7 @@ export class Election {
 
   /** Nothing is known of this cluster. The first node that may makes it; a cluster that was there before never begins anew (R11). */
   #found(view: ClusterView): void {
-    const { node, minInSync, cluster } = this.#options;
+    const { node, replicas, cluster } = this.#options;
     const { incarnation, clusterId, logEnd } = this.#standing;
     this.#setWaiting();
     if (clusterId !== '') {
@@ -342,8 +353,9 @@ export class Election {
       return;
     }
     const members = [...view.members.values()].map(({ value }) => value);
-    if (!members.some((one) => one.node === node) || members.length < minInSync) {
-      this.#warn(`a new cluster begins when ${minInSync} of its nodes are there`);
+    // All of them: one that is missing may have the data of a cluster that etcd has forgotten, or of a broker that stood alone.
+    if (!members.some((one) => one.node === node) || members.length < replicas) {
+      this.#warn(`a new cluster begins when all ${replicas} of its nodes are there (cluster.replicas)`);
       return;
     }
     const former = members.find((one) => one.clusterId !== '');
@@ -458,14 +470,14 @@ export class Election {
   /** Of those in sync the ones that are there, as far as enough stay (R5): it would have to wait for the others. */
   #present(view: ClusterView, inSync: readonly InSyncMember[]): InSyncMember[] {
     const { node, minInSync } = this.#options;
-    const present = [...inSync];
-    for (const one of inSync) {
-      if (present.length <= minInSync) break;
+    const gone = inSync.filter((one) => {
       const isLeaderGone = view.leader?.value.node === one.node;
       const isRegistered = view.members.get(one.node)?.value.incarnation === one.incarnation;
-      if (one.node !== node && (isLeaderGone || !isRegistered)) present.splice(present.indexOf(one), 1);
-    }
-    return present;
+      return one.node !== node && (isLeaderGone || !isRegistered);
+    });
+    this.#gone = gone.map((one) => one.node);
+    const removed = gone.slice(0, Math.max(0, inSync.length - minInSync));
+    return inSync.filter((one) => !removed.includes(one));
   }
 
   #standDown(why: string): void {

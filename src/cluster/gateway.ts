@@ -41,6 +41,9 @@ interface Waiting {
 export class Gateway {
   readonly #options: GatewayOptions;
   readonly #waiting = new Map<HeldTransport, Waiting>();
+  readonly #tunnels = new Set<Tunnel>();
+  /** Where the tunnels lead. */
+  #leadership = '';
   #serve: ((transport: Transport) => void) | undefined = undefined;
   #hasLeader = false;
   #reference = '';
@@ -68,12 +71,20 @@ export class Gateway {
 
   /**
    * @param serve the broker here; undefined while this node does not lead
-   * @param hasLeader another node leads
+   * @param leadership names the leader in its epoch, where another node leads
    * @param reference where that one serves clients, HOST:PORT, or ''
    */
-  route(serve: ((transport: Transport) => void) | undefined, hasLeader: boolean, reference: string): void {
+  route(
+    serve: ((transport: Transport) => void) | undefined,
+    leadership: string | undefined,
+    reference: string,
+  ): void {
     this.#serve = serve;
-    this.#hasLeader = hasLeader;
+    this.#hasLeader = leadership !== undefined;
+    // A leader that is frozen or cut off closes nothing. Its clients are to find the one that leads now.
+    const isOther = leadership !== undefined && leadership !== this.#leadership;
+    if (serve !== undefined || isOther) this.#closeTunnels();
+    this.#leadership = leadership ?? this.#leadership;
     this.#reference = reference;
     this.#settle();
   }
@@ -82,6 +93,12 @@ export class Gateway {
     clearInterval(this.#timer);
     for (const { transport } of this.#waiting.values()) transport.destroy();
     this.#waiting.clear();
+    this.#closeTunnels();
+  }
+
+  #closeTunnels(): void {
+    for (const tunnel of this.#tunnels) tunnel.close();
+    this.#tunnels.clear();
   }
 
   #drop(held: HeldTransport): void {
@@ -123,15 +140,20 @@ export class Gateway {
   #open(waiting: Waiting): void {
     const { transport } = waiting;
     const { remoteAddress: address, remotePort: port, isSecure, clientCertificateName } = transport;
+    const leadership = this.#leadership;
     waiting.isOpening = true;
     this.#opening++;
     this.#options.openTunnel({ address, port, isSecure, certificateName: clientCertificateName }).then(
       ({ socket, alreadyRead }) => {
         this.#opening--;
-        if (!this.#waiting.delete(transport) || socket.destroyed) {
+        if (!this.#waiting.delete(transport) || socket.destroyed || leadership !== this.#leadership) {
           socket.destroy();
           transport.destroy();
-        } else new Tunnel(transport, socket, alreadyRead);
+        } else {
+          this.#tunnels.add(
+            new Tunnel(transport, socket, alreadyRead, (tunnel) => this.#tunnels.delete(tunnel)),
+          );
+        }
       },
       (error: unknown) => {
         this.#opening--;

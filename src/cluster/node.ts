@@ -45,6 +45,8 @@ const DIAL_AGAIN_MS = 50;
 const PROBE_MS = 300;
 /** A planned end waits so long for what is under way. */
 const HANDOVER_MS = 2000;
+/** How much longer than its lease the key of a former self may be there. */
+const NAMESAKE_MS = 3000;
 const SETTLE_MS = 500;
 const LEASE_CLOSE_MS = 500;
 /** A node that gave up the lead leaves it to others for so long. */
@@ -55,6 +57,7 @@ const DAMAGED_REST_MS = 60_000;
 export interface ClusterNodeOptions {
   readonly cluster: string;
   readonly nodeId: string;
+  readonly replicas: number;
   readonly minInSync: number;
   readonly leaseSeconds: number;
   /** Where to listen for other brokers, HOST:PORT. */
@@ -80,6 +83,8 @@ export interface ClusterNodeOptions {
   /** Clients may have another way to go. */
   onChange(): void;
   onTunnel: PeerListenerOptions['onTunnel'];
+  /** There is room for the client of another node. */
+  hasRoom(): boolean;
   /** This node cannot go on, which is nobody's defect. */
   onFailure(error: GomqError): void;
   onDefect(error: unknown): void;
@@ -127,6 +132,9 @@ export class ClusterNode {
   #isRunning = false;
   #isStopping = false;
   #isDamaged = false;
+  #isRegistered = false;
+  /** Since when a key of another directory is under the name of this node. */
+  #namesakeSinceMs: number | undefined = undefined;
   #isSuspect: boolean;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
@@ -179,11 +187,12 @@ export class ClusterNode {
         this.#history.begin(log.epoch, log.startOffset);
       this.#take(storage);
     }
-    const { nodeId, directory, cluster, minInSync, leaseSeconds, draw } = options;
+    const { nodeId, directory, cluster, replicas, minInSync, leaseSeconds, draw } = options;
     this.#election = new Election(
       {
         node: nodeId,
         cluster,
+        replicas,
         minInSync,
         leaseMs: leaseSeconds * 1000 - Math.min(500, leaseSeconds * 100),
         draw,
@@ -202,10 +211,10 @@ export class ClusterNode {
   /** Has everybody know this node, and takes part in what they decide. */
   join(): void {
     const { coordinator, logger } = this.#options;
-    this.#register();
     coordinator.start({
       onView: (view) => {
         this.#view = view;
+        if (!this.#introduce(view)) return;
         this.#run(() => this.#election.onView(view));
         this.#options.onChange();
       },
@@ -219,6 +228,28 @@ export class ClusterNode {
         else logger.warn('etcd cannot be reached; what is known goes on', { why: error?.message });
       },
     });
+  }
+
+  /** Registers, unless another node has this name: what it has from a former self of this one goes with its lease. */
+  #introduce({ members }: ClusterView): boolean {
+    if (this.#isRegistered) return true;
+    const { nodeId, directory, clock, leaseSeconds, onFailure } = this.#options;
+    const namesake = members.get(nodeId)?.value;
+    if (namesake === undefined || namesake.incarnation === directory.incarnation) {
+      this.#isRegistered = true;
+      this.#register();
+      return true;
+    }
+    const nowMs = clock.monotonicMs();
+    this.#namesakeSinceMs ??= nowMs;
+    if (nowMs - this.#namesakeSinceMs < leaseSeconds * 1000 + NAMESAKE_MS || this.#isStopping) return false;
+    const message = `another node called '${nodeId}' is in the cluster, at ${namesake.peer}`;
+    onFailure(
+      new GomqError('CLUSTER_MISMATCH', message, {
+        hint: 'Give each node a name of its own with --node-id.',
+      }),
+    );
+    return false;
   }
 
   /** Has everybody know where this node is, and with which directory. */
@@ -248,9 +279,14 @@ export class ClusterNode {
     return this.#view?.members.get(leader)?.value.peer;
   }
 
-  /** As many nodes are in sync as it takes to commit anything. */
+  /** What is appended now can be committed: enough nodes are in sync, and all of them are there. */
   get hasEnough(): boolean {
     return this.#leadership?.hasEnough ?? false;
+  }
+
+  /** Names the leadership that clients are carried to: another one has another name. */
+  get leadershipName(): string {
+    return `${this.#election.leader ?? ''} ${this.#election.epoch}`;
   }
 
   /** The leader's address for MQTT clients, or for HTTP. */
@@ -423,6 +459,8 @@ export class ClusterNode {
   #tick(): void {
     const nowMs = this.#options.clock.monotonicMs();
     const isFollowed = this.#leadership?.isFollowed(FOLLOWED_MS) ?? false;
+    const view = this.#view;
+    if (view === undefined || !this.#introduce(view)) return;
     const isLeaderHeard = this.#receiver !== undefined && nowMs - this.#receiver.heardMs <= HEARD_MS;
     this.#run(() => this.#election.onTick(nowMs, isFollowed, isLeaderHeard));
   }
@@ -573,7 +611,7 @@ export class ClusterNode {
 
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
 
-  async #lead({ epoch, inSync }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
+  async #lead({ epoch, inSync, gone }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
     const { nodeId, directory, minInSync, leaseSeconds, clock, logger, onServe, onDefect } = this.#options;
     if (!this.#election.isLeading || this.#election.epoch !== epoch) return;
     const { log, replica } = this.#storage!;
@@ -585,6 +623,7 @@ export class ClusterNode {
       self: { node: nodeId, incarnation: directory.incarnation },
       epoch,
       inSync,
+      gone,
       minInSync,
       silenceMs: (leaseSeconds * 1000) / 2,
       log,
@@ -765,7 +804,7 @@ export class ClusterNode {
     });
   }
 
-  #refusalOf({ purpose, epoch, node }: HelloFrame): Refusal | undefined {
+  #refusalOf({ purpose, epoch, node, incarnation }: HelloFrame): Refusal | undefined {
     const leadership = this.#leadership;
     if (this.#isStopping) return { code: 'stopping', message: 'the broker is stopping' };
     if (leadership === undefined || (purpose === 'tunnel' && !this.#isServing)) {
@@ -773,6 +812,13 @@ export class ClusterNode {
     }
     if (epoch !== leadership.epoch) {
       return { code: 'epoch', message: `epoch ${epoch} of ${node}, and this is epoch ${leadership.epoch}` };
+    }
+    const known = this.#view?.members.get(node)?.value.incarnation;
+    if (known !== incarnation) {
+      return { code: 'incarnation', message: `the cluster does not know this directory of ${node}` };
+    }
+    if (purpose === 'tunnel' && !this.#options.hasRoom()) {
+      return { code: 'limit', message: 'there are as many clients as limits.connections allows' };
     }
     return undefined;
   }
@@ -795,7 +841,8 @@ export class ClusterNode {
 
   #ownStatus(leadership: Leadership): ClusterStatus {
     const { cluster, nodeId } = this.#options;
-    const { highWatermark, epoch } = leadership;
+    const { epoch } = leadership;
+    const highWatermark = Math.max(leadership.highWatermark, this.#storage?.log.highWatermark ?? 0);
     const progress = new Map(leadership.progress().map((one) => [one.node, one]));
     const members = this.#view?.members ?? new Map();
     const nodes = [...new Set([...progress.keys(), ...members.keys()])].sort();

@@ -10,17 +10,27 @@ export class Tunnel implements TransportHandler {
   /**
    * @param socket to the leader: paused, open
    * @param alreadyRead what has come from it
+   * @param onClosed one of the two ends is gone
    */
-  constructor(transport: Transport, socket: Socket, alreadyRead: Buffer) {
+  constructor(transport: Transport, socket: Socket, alreadyRead: Buffer, onClosed: (tunnel: Tunnel) => void) {
     this.#transport = transport;
     this.#socket = socket;
     socket.on('data', (chunk: Buffer) => this.#toClient(chunk));
     socket.on('drain', () => transport.resume());
     socket.on('end', () => transport.end());
-    socket.on('close', () => transport.end());
+    socket.on('close', () => {
+      transport.end();
+      onClosed(this);
+    });
     transport.start(this);
     if (alreadyRead.length > 0) this.#toClient(alreadyRead);
     socket.resume();
+  }
+
+  /** The leader at its other end leads no more. */
+  close(): void {
+    this.#socket.destroy();
+    this.#transport.destroy();
   }
 
   onData(chunk: Buffer): void {

@@ -3,7 +3,7 @@
 // another site (Origin), and not by a name that its owner points at this machine after the page was loaded (DNS rebinding: Host).
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import { isIPv4 } from 'node:net';
+import { isIP, isIPv4 } from 'node:net';
 import { parseAddress } from '../core/address.js';
 import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
@@ -53,6 +53,28 @@ export class Guard {
       `auth.anonymous is ${this.#anonymous}, and there is no http.token to tell callers by`,
       {
         hint: 'Set http.token and send it as Authorization: Bearer TOKEN.',
+      },
+    );
+  }
+
+  /**
+   * Holds for routes that are the operator's: the token, or a caller on this machine, whatever else anonymous callers may do. A name could
+   * be pointed at this machine by whoever owns it, so the Host is an address or localhost.
+   * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN, REFUSED
+   */
+  checkOperator(headers: IncomingHttpHeaders, remoteAddress: string | undefined): void {
+    this.checkCaller(headers, remoteAddress);
+    if (this.#tokenHash !== undefined) return;
+    const host = hostOf(headers.host);
+    if (host !== 'localhost' && isIP(host) === 0) {
+      throw new GomqError('ORIGIN_FOREIGN', `Host is ${JSON.stringify(headers.host)}, which is no address`);
+    }
+    if (isLoopback(unmapped(remoteAddress ?? ''))) return;
+    throw new GomqError(
+      'REFUSED',
+      'only the operator may do this, and there is no http.token to tell it by',
+      {
+        hint: 'Ask on the machine of the broker, or set http.token and send it as Authorization: Bearer TOKEN.',
       },
     );
   }

@@ -18,7 +18,9 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   METHOD_INVALID: 405,
   BODY_TOO_LARGE: 413,
   CONTENT_TYPE_INVALID: 415,
+  NOT_LEADER: 503,
   NOT_READY: 503,
+  PEER_UNREACHABLE: 503,
 };
 
 export function statusOf(error: GomqError): number {

@@ -1,4 +1,5 @@
-// The operator's edge: publishes a message, shows those of a topic, tells the version and the health. Fastify stays in this file.
+// The operator's edge: publishes a message, shows those of a topic, tells of the cluster and what it is asked to do, the version and the
+// health. What only the leader can answer, another node has the leader answer (leader-link.ts).
 import type { AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
@@ -7,7 +8,9 @@ import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { AnswerTurns } from './answer-turns.js';
+import type { HttpCluster } from './cluster.js';
 import { Guard } from './guard.js';
+import { LeaderLink } from './leader-link.js';
 import { type MessagesQuery, readMessagesQuery } from './messages-request.js';
 import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
 import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
@@ -40,6 +43,7 @@ export interface HttpServerOptions {
   /** `0.1.0` */
   version: string;
   broker: HttpBroker;
+  cluster: HttpCluster;
 }
 
 export interface HttpServer {
@@ -61,16 +65,22 @@ const ANSWER_BYTES_MAX = 4_194_304;
 /** An answer with messages that is not taken is given up. */
 const ANSWER_IDLE_MS = 10_000;
 const ANSWER_TOTAL_MS = 60_000;
+/** Of the leader, where this node asks it; that may have others wait for their turn. */
+const LEADER_IDLE_MS = 15_000;
+/** When to ask again, where that may help. */
+const RETRY_AFTER_SECONDS = 1;
 /** Says where to go on when an answer is not all there is. */
 const NEXT_OFFSET_HEADER = 'gomq-next-offset';
 /** Which method each route has, to tell a wrong method from a wrong path. */
-const METHODS: Readonly<Record<string, string>> = {
-  '/version': 'GET',
-  '/pub': 'POST',
-  '/messages': 'GET',
-  '/health/live': 'GET',
-  '/health/ready': 'GET',
-};
+const METHODS: readonly (readonly [RegExp, string])[] = [
+  [/^\/version$/, 'GET'],
+  [/^\/pub$/, 'POST'],
+  [/^\/messages($|\/)/, 'GET'],
+  [/^\/health\/(live|ready)$/, 'GET'],
+  [/^\/api\/v1\/cluster$/, 'GET'],
+  [/^\/api\/v1\/cluster\/step-down$/, 'POST'],
+  [/^\/api\/v1\/cluster\/members\/[^/]+$/, 'DELETE'],
+];
 
 /** `config.http.listen` must not be ''. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
@@ -96,17 +106,19 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
 }
 
-function createRoutes({ config, logger, version, broker }: HttpServerOptions): FastifyInstance {
+function createRoutes({ config, logger, version, broker, cluster }: HttpServerOptions): FastifyInstance {
   const { limits } = config;
   const messageLimits = { ...limits, maximumQos: config.mqtt.maximumQos, retain: config.mqtt.retain };
   const guard = new Guard(config);
   const turns = new AnswerTurns({ idleMs: ANSWER_IDLE_MS, totalMs: ANSWER_TOTAL_MS });
+  const leaderLink = new LeaderLink(cluster, { idleMs: LEADER_IDLE_MS, totalMs: ANSWER_TOTAL_MS });
 
   const fail = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const error = toGomqError(thrown, limits.packetBytes);
     const status = statusOf(error);
     if (status === 500)
       logger.error('an HTTP request failed', { method: request.method, url: request.url, error });
+    if (status === 503) reply.header('retry-after', `${RETRY_AFTER_SECONDS}`);
     if (status === 401) reply.header('www-authenticate', 'Bearer');
     return reply.code(status).send(problemOf(error));
   };
@@ -124,7 +136,7 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
   fastify.setErrorHandler(fail);
   fastify.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?', 1)[0] ?? '';
-    const method = METHODS[path.startsWith('/messages/') ? '/messages' : path];
+    const method = METHODS.find(([route]) => route.test(path))?.[1];
     if (method === undefined)
       throw new GomqError('ROUTE_UNKNOWN', `there is no ${request.method} ${request.url}`);
     reply.header('allow', method);
@@ -132,10 +144,11 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
   });
 
   fastify.removeAllContentTypeParsers();
+  // Only whoever takes a message looks at what it is.
   fastify.addContentTypeParser(
     'application/json',
     { parseAs: 'buffer' },
-    async (_request: FastifyRequest, body: Buffer) => parseJson(body),
+    async (_request: FastifyRequest, body: Buffer) => body,
   );
   fastify.addHook('onRequest', async (request) => guard.checkHost(request.headers));
 
@@ -145,15 +158,27 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
     checkReady(broker);
     return { status: 'ready' };
   });
+  // Before the body is read: a stranger's megabyte is not worth parsing.
+  const checkCaller = async ({ headers, socket }: FastifyRequest) =>
+    guard.checkCaller(headers, socket.remoteAddress);
+  const checkOperator = async ({ headers, socket }: FastifyRequest) =>
+    guard.checkOperator(headers, socket.remoteAddress);
+  type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
+  const onLeader =
+    (handle: Handler): Handler =>
+    async (request, reply) => {
+      if (cluster.isServing()) return handle(request, reply);
+      return leaderLink.forward(request, reply, request.body as Buffer | undefined);
+    };
+
   fastify.post('/pub', {
-    // Before the body is read: a stranger's megabyte is not worth parsing.
-    onRequest: async (request) => guard.checkCaller(request.headers, request.socket.remoteAddress),
-    handler: async (request) => {
-      const message = readMessage(request.body, messageLimits);
+    onRequest: checkCaller,
+    handler: onLeader(async ({ body }) => {
+      const message = readMessage(body === undefined ? undefined : parseJson(body as Buffer), messageLimits);
       checkReady(broker);
       await broker.publish(message);
       return { ok: true };
-    },
+    }),
   });
 
   const showMessages = async (request: FastifyRequest, reply: FastifyReply) => {
@@ -171,13 +196,26 @@ function createRoutes({ config, logger, version, broker }: HttpServerOptions): F
     const message_list = payloads.map((payload) => payload.toString(encoding === 'text' ? 'utf8' : encoding));
     return { topic_name: wanted.topicName, message_list };
   };
-  const guarded = {
-    onRequest: async (request: FastifyRequest) =>
-      guard.checkCaller(request.headers, request.socket.remoteAddress),
-    handler: showMessages,
-  };
-  fastify.get('/messages', guarded);
-  fastify.get('/messages/*', guarded);
+  const messages = { onRequest: checkCaller, handler: onLeader(showMessages) };
+  fastify.get('/messages', messages);
+  fastify.get('/messages/*', messages);
+
+  fastify.get('/api/v1/cluster', { onRequest: checkCaller, handler: async () => cluster.status() });
+  fastify.post('/api/v1/cluster/step-down', {
+    onRequest: checkOperator,
+    handler: onLeader(async () => {
+      await cluster.stepDown();
+      return { ok: true };
+    }),
+  });
+  fastify.delete('/api/v1/cluster/members/:node', {
+    onRequest: checkOperator,
+    handler: onLeader(async (request) => {
+      const { node } = request.params as { node: string };
+      await cluster.removeNode(node);
+      return { ok: true };
+    }),
+  });
   return fastify;
 }
 

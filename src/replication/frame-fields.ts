@@ -131,7 +131,9 @@ export class FieldWriter {
 
   byte(value: number): this {
     assert(value >= 0 && value <= 0xff, `${value} as a byte`);
-    this.#buffer[this.#reserve(1)] = value;
+    // The buffer may be another one afterwards.
+    const at = this.#reserve(1);
+    this.#buffer[at] = value;
     return this;
   }
 
@@ -164,14 +166,16 @@ export class FieldWriter {
   shortText(value: string): this {
     const length = Buffer.byteLength(value);
     this.byte(length);
-    this.#buffer.write(value, this.#reserve(length), 'utf8');
+    const at = this.#reserve(length);
+    this.#buffer.write(value, at, 'utf8');
     return this;
   }
 
   text(value: string): this {
     const length = Buffer.byteLength(value);
     this.uint16(length);
-    this.#buffer.write(value, this.#reserve(length), 'utf8');
+    const at = this.#reserve(length);
+    this.#buffer.write(value, at, 'utf8');
     return this;
   }
 

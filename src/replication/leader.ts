@@ -16,6 +16,8 @@ export interface LeaderOptions {
   readonly epochStart: number;
   /** As it was when this node was elected, which is in it. */
   readonly inSync: readonly Node[];
+  /** Nodes that are known not to be there: nobody waits for them. */
+  readonly gone: readonly string[];
   readonly minInSync: number;
   /** Whoever is silent for so long is not in sync. */
   readonly silenceMs: number;
@@ -37,13 +39,14 @@ export class ReplicationLeader {
   #keptOffset = 0;
   #highWatermark = 0;
   /** Nodes that were here and are gone. */
-  readonly #left = new Set<string>();
+  readonly #left: Set<string>;
   /** Until then nobody is found silent: they may be on their way. */
   #patientUntilMs: number;
 
   constructor(options: LeaderOptions) {
     this.#options = options;
     this.#confirmed = options.inSync;
+    this.#left = new Set(options.gone);
     this.#patientUntilMs = options.nowMs + options.silenceMs;
     const { node } = options.self;
     assert(this.#isConfirmed(node), `${node} leads and is not in sync`);

@@ -34,6 +34,8 @@ export interface LeadershipOptions {
   readonly self: Node;
   readonly epoch: number;
   readonly inSync: readonly Node[];
+  /** Nodes that are known not to be there. */
+  readonly gone: readonly string[];
   readonly minInSync: number;
   /** A member that is silent for so long is not in sync. */
   readonly silenceMs: number;
@@ -65,7 +67,7 @@ export class Leadership {
 
   /** From here on every record of the log is of this epoch. */
   constructor(options: LeadershipOptions) {
-    const { self, epoch, inSync, minInSync, silenceMs, log, clock } = options;
+    const { self, epoch, inSync, gone, minInSync, silenceMs, log, clock } = options;
     this.#options = options;
     this.epoch = epoch;
     this.#hashes = new StateHashes(self.node);
@@ -76,6 +78,7 @@ export class Leadership {
       epoch,
       epochStart: log.endOffset,
       inSync,
+      gone,
       minInSync,
       silenceMs,
       nowMs,
@@ -97,9 +100,9 @@ export class Leadership {
     return this.#core.highWatermark;
   }
 
-  /** As many are in sync as it takes to commit anything. */
+  /** What is appended now can be committed: enough are in sync, and all of them are there. */
   get hasEnough(): boolean {
-    return this.#core.hasEnough;
+    return this.#core.hasEnough && this.#core.isFollowed(this.#nowMs(), this.#options.silenceMs);
   }
 
   get inSync(): readonly Node[] {
@@ -197,7 +200,8 @@ export class Leadership {
     };
     if (node === self.node) refuse('it leads; `gomqctl cluster step-down` has another node lead first');
     if (this.#senders.has(node)) refuse('it is connected; stop it first');
-    if (rest.length === this.#core.inSync.length) return;
+    if (rest.length === this.#core.inSync.length)
+      refuse('it is not in sync, which is all that a node can be removed from');
     if (rest.length < minInSync) {
       refuse(
         `only ${rest.length} would be in sync, and ${minInSync} have to be; start a node in its place, which joins by itself`,

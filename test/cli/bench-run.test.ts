@@ -119,6 +119,27 @@ describe('against Aedes', () => {
     for (const [mode, pubs, subs, copies] of SHAPES) {
       // Aedes knows no shared subscriptions.
       if (mode === 'share') continue;
+      test('several brokers: the connections are spread over them', async () => {
+        const counts = [0, 0, 0];
+        const doors = counts.map((_, index) =>
+          createServer((socket) => {
+            counts[index]! += 1;
+            aedes.handle(socket);
+          }),
+        );
+        await Promise.all(
+          doors.map((door) => new Promise<void>((resolve) => door.listen(0, '127.0.0.1', resolve))),
+        );
+        const list = doors.map((door) => `127.0.0.1:${(door.address() as AddressInfo).port}`).join(',');
+        const outcome = await gomqctl([
+          ...['bench', '--connect', list, '--json'],
+          ...['--pubs', '6', '--subs', '6', '-q', '1', '-n', '20'],
+        ]);
+        assertFlawless(outcome, 120, 120);
+        assert.deepEqual(counts, [4, 4, 4]);
+        await Promise.all(doors.map((door) => new Promise((resolve) => door.close(resolve))));
+      });
+
       test(`${mode}, QoS ${qos}: all arrive once`, async () => {
         // Some options before the command, some after it.
         const outcome = await gomqctl([

@@ -50,7 +50,7 @@ test('no command, and an unknown one', async () => {
   assert.equal(address.code, 1);
   assert.equal(
     address.stderr,
-    'gomqctl: no command given; use one of pub, sub, list, bench, version, help\n',
+    'gomqctl: no command given; use one of pub, sub, list, cluster, verify, bench, version, help\n',
   );
   const unknown = await gomqctl(['publish']);
   assert.equal(unknown.code, 1);

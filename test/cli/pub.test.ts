@@ -164,7 +164,7 @@ test('the environment fills in what no option says', async () => {
     ['option', 'word'],
     ['url', 'pw'],
   ]);
-  const wrong = await gomqctl(words('pub -t A x'), { env: { GOMQ_URL: 'http://x' } });
+  const wrong = await gomqctl(words('pub -t A x'), { env: { GOMQ_URL: 'ftp://x' } });
   assert.match(wrong.stderr, /^gomqctl: in GOMQ_URL: unknown scheme/);
 });
 
@@ -522,7 +522,7 @@ test('long publishing shows a bar where stderr is a terminal, and leaves one lin
   const drawn = stderr.split('\r\x1b[K');
   assert.equal(drawn[0], '');
   assert.match(drawn[1] ?? '', /^100% \[#+\] 19 messages {2}\d+ msg\/s$/);
-  assert.match(drawn.at(-1) ?? '', /^20 messages in 0\.\d s, \d+ msg\/s\n$/);
+  assert.match(drawn.at(-1) ?? '', /^20 messages in \d\.\d s, \d+ msg\/s\n$/);
 });
 
 test('--quiet says nothing, --debug shows packets without secrets', async () => {

@@ -645,7 +645,9 @@ describe('an etcd that fails', { timeout: 110_000 }, () => {
       assert.match(events.reachable[0]!.error!.message, reason);
       assert.equal(events.views.length, 0);
     }
-    await etcd.restart();
+    const { token } = await etcd.ask('auth/authenticate', { name: 'root', password: 'secret' });
+    // The same one again; what counts is that etcd forgets all tokens of the user with it.
+    await etcd.ask('auth/user/changepw', { name: 'root', password: 'secret' }, token as string);
     const { state: there } = await right.events.untilView(({ state }) => state !== undefined, 'the state');
     const leases = right.events.leases.length;
     const change = {
@@ -656,5 +658,11 @@ describe('an etcd that fails', { timeout: 110_000 }, () => {
     assert.equal((await right.coordinator.commit(change)).kind, 'done');
     await right.events.until(() => right.events.leases.length > leases, 'the lease to be kept');
     await right.events.untilView(({ state }) => state?.value.epoch === 2, 'the change');
+    await etcd.restart();
+    right.coordinator.register(member('a', '2'));
+    await right.events.untilView(
+      ({ members }) => members.get('a')?.value.incarnation === '2',
+      'the other one',
+    );
   });
 });

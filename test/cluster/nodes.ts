@@ -134,6 +134,8 @@ export class Nodes {
 
   /** What the brokers that run have written, for the message of a failure. */
   diagnostics(): string {
-    return [...this.#running].map(([name, broker]) => `--- ${name}\n${broker.stderr.slice(-6000)}`).join('\n');
+    return [...this.#running]
+      .map(([name, broker]) => `--- ${name}\n${broker.stderr.slice(-6000)}`)
+      .join('\n');
   }
 }

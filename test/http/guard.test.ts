@@ -43,3 +43,39 @@ describe('a caller with the token', () => {
     assert.doesNotThrow(() => guardFor('never', 'correct-horse').checkCaller(headers, '192.0.2.1'));
   });
 });
+
+describe('the operator without a token', () => {
+  const callers: [Anonymous, string, string, 'may' | 'may not'][] = [
+    ['loopback', '127.0.0.1', '127.0.0.1:8000', 'may'],
+    ['loopback', '::1', '[::1]:8000', 'may'],
+    ['loopback', '::ffff:127.0.0.1', 'localhost:8000', 'may'],
+    ['always', '127.0.0.1', '127.0.0.1:8000', 'may'],
+    ['always', '192.0.2.1', '192.0.2.2:8000', 'may not'],
+    ['always', '127.0.0.1', 'rebound.example:8000', 'may not'],
+    ['loopback', '192.0.2.1', '192.0.2.2:8000', 'may not'],
+    ['never', '127.0.0.1', '127.0.0.1:8000', 'may not'],
+  ];
+  for (const [anonymous, address, host, may] of callers) {
+    it(`${may} act from '${address}' at ${host} where auth.anonymous is ${anonymous}`, () => {
+      const check = () => guardFor(anonymous).checkOperator({ host }, address);
+      if (may === 'may') assert.doesNotThrow(check);
+      else assert.throws(check, { code: host.startsWith('rebound') ? 'ORIGIN_FOREIGN' : 'REFUSED' });
+    });
+  }
+
+  it('is not a page of another site', () => {
+    const headers = { host: '127.0.0.1:8000', origin: 'https://evil.example' };
+    assert.throws(() => guardFor('always').checkOperator(headers, '127.0.0.1'), { code: 'ORIGIN_FOREIGN' });
+  });
+});
+
+describe('the operator with a token', () => {
+  it('needs it, wherever it is', () => {
+    const guard = guardFor('always', 'correct-horse');
+    const headers = { host: 'gomq.example', authorization: 'Bearer correct-horse' };
+    assert.doesNotThrow(() => guard.checkOperator(headers, '192.0.2.1'));
+    assert.throws(() => guard.checkOperator({ host: '127.0.0.1:8000' }, '127.0.0.1'), {
+      code: 'TOKEN_WRONG',
+    });
+  });
+});

@@ -7,6 +7,7 @@ import { GomqError } from '../../src/core/errors.js';
 import { createLogger, silentLogger } from '../../src/core/logger.js';
 import type { HttpMessage } from '../../src/http/publish-request.js';
 import { createHttpServer, type HttpHistory, type HttpServer } from '../../src/http/server.js';
+import { FakeCluster } from './fake-cluster.js';
 
 interface Answer {
   status: number;
@@ -105,7 +106,13 @@ describe('HTTP API', () => {
 
   before(async () => {
     const config = configWith({ 'limits.packetBytes': 4096, 'limits.topicLevels': 8 });
-    server = createHttpServer({ config, logger: silentLogger, version: '1.2.3', broker });
+    server = createHttpServer({
+      config,
+      logger: silentLogger,
+      version: '1.2.3',
+      broker,
+      cluster: new FakeCluster(),
+    });
     address = await server.listen();
   });
   after(() => server.close());
@@ -319,7 +326,7 @@ describe('HTTP API with a token', () => {
   before(async () => {
     const logger = createLogger({ level: 'debug', format: 'json' }, { write: (line) => lines.push(line) });
     const config = configWith({ 'http.token': 'correct-horse' });
-    server = createHttpServer({ config, logger, version: '1.2.3', broker });
+    server = createHttpServer({ config, logger, version: '1.2.3', broker, cluster: new FakeCluster() });
     address = await server.listen();
   });
   after(() => server.close());
@@ -349,7 +356,7 @@ describe('HTTP API with a token', () => {
 
 describe('HTTP listener', () => {
   const broker = new FakeBroker();
-  const options = { logger: silentLogger, version: '1.2.3', broker };
+  const options = { logger: silentLogger, version: '1.2.3', broker, cluster: new FakeCluster() };
 
   it('says that an address is in use', async () => {
     const first = createHttpServer({ ...options, config: configWith({}) });

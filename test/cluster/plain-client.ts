@@ -1,0 +1,101 @@
+// A client that does one thing after the other and waits for each: for tests that look at a cluster, not at its load.
+import type { IConnackPacket, IPublishPacket, Packet } from 'mqtt-packet';
+import { type ConnectFields, connectPacket, Link, type Version } from '../crash/link.js';
+
+export class PlainClient {
+  readonly #link: Link;
+  readonly #packets: Packet[] = [];
+  readonly #waiting = new Set<() => void>();
+  #isClosed = false;
+  #lastId = 0;
+
+  private constructor(port: number, version: Version) {
+    const wake = (): void => {
+      for (const one of this.#waiting) one();
+    };
+    this.#link = new Link(port, version, {
+      onPacket: (packet) => {
+        this.#packets.push(packet);
+        wake();
+      },
+      onClose: () => {
+        this.#isClosed = true;
+        wake();
+      },
+    });
+  }
+
+  /** With the answer to CONNECT; undefined where there is none. */
+  static async open(
+    port: number,
+    version: Version,
+    fields: ConnectFields & { userProperties?: Record<string, string> },
+  ): Promise<{ client: PlainClient; connack: IConnackPacket | undefined }> {
+    const client = new PlainClient(port, version);
+    const packet = connectPacket(version, fields);
+    const { userProperties } = fields;
+    client.#link.send(
+      userProperties === undefined
+        ? packet
+        : { ...packet, properties: { ...packet.properties, userProperties } },
+    );
+    const connack = (await client.next('connack')) as IConnackPacket | undefined;
+    return { client, connack };
+  }
+
+  /** Connects, until a broker takes it. */
+  static async connect(port: number, clientId: string, clean = true): Promise<PlainClient> {
+    for (;;) {
+      const { client, connack } = await PlainClient.open(port, 4, { clientId, clean });
+      if (connack?.returnCode === 0) return client;
+      client.close();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** The next packet of a kind; undefined where the connection ends first. */
+  async next(cmd: Packet['cmd']): Promise<Packet | undefined> {
+    for (;;) {
+      const at = this.#packets.findIndex((packet) => packet.cmd === cmd);
+      if (at >= 0) return this.#packets.splice(at, 1)[0];
+      if (this.#isClosed) return undefined;
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          this.#waiting.delete(wake);
+          resolve();
+        };
+        this.#waiting.add(wake);
+      });
+    }
+  }
+
+  /** At QoS 1; resolves with whether it was acknowledged. */
+  async publish(topic: string, payload: string | Buffer, retain = false): Promise<boolean> {
+    this.send(topic, payload, retain);
+    return (await this.next('puback')) !== undefined;
+  }
+
+  /** Without waiting. */
+  send(topic: string, payload: string | Buffer, retain = false): void {
+    this.#lastId = (this.#lastId % 65_535) + 1;
+    this.#link.send({ cmd: 'publish', topic, payload, qos: 1, retain, dup: false, messageId: this.#lastId });
+  }
+
+  async subscribe(topic: string): Promise<void> {
+    this.#lastId = (this.#lastId % 65_535) + 1;
+    this.#link.send({ cmd: 'subscribe', messageId: this.#lastId, subscriptions: [{ topic, qos: 1 }] });
+    await this.next('suback');
+  }
+
+  /** The next message, acknowledged. */
+  async message(): Promise<{ topic: string; payload: string } | undefined> {
+    const packet = (await this.next('publish')) as IPublishPacket | undefined;
+    if (packet === undefined) return undefined;
+    if (packet.qos > 0) this.#link.send({ cmd: 'puback', messageId: packet.messageId! });
+    return { topic: packet.topic, payload: packet.payload.toString() };
+  }
+
+  close(): void {
+    this.#link.destroy();
+  }
+}
