@@ -179,9 +179,13 @@ export class EtcdProcess {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** Its gRPC gateway: for what only an operator does. */
-  async ask(path: string, body: object): Promise<Record<string, unknown>> {
-    const answer = await fetch(`${this.endpoint}/v3/${path}`, { method: 'POST', body: JSON.stringify(body) });
+  /** Its gRPC gateway: for what only an operator does. An etcd with users wants a token. */
+  async ask(path: string, body: object, token?: string): Promise<Record<string, unknown>> {
+    const answer = await fetch(`${this.endpoint}/v3/${path}`, {
+      method: 'POST',
+      body: JSON.stringify(body),
+      headers: token === undefined ? {} : { authorization: token },
+    });
     const text = await answer.text();
     if (!answer.ok) throw new Error(`etcd answers ${answer.status} to ${path}: ${text}`);
     return JSON.parse(text) as Record<string, unknown>;
