@@ -1,4 +1,4 @@
-// What the election asks of whoever judges it: etcd for a cluster (etcd.ts), the data directory for a broker that stands alone (embedded.ts). The judge
+// What the election asks of whoever judges it: etcd (etcd.ts), or a simulation. The judge
 // sees every change of who leads and who is in sync, and none of the messages.
 //
 //     state     {clusterId, epoch, leader, inSync, nonce}   stays

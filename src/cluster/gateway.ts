@@ -36,6 +36,8 @@ interface Waiting {
   readonly transport: HeldTransport;
   readonly untilMs: number;
   isOpening: boolean;
+  /** Why there is no tunnel. */
+  failure: string | undefined;
 }
 
 export class Gateway {
@@ -65,7 +67,7 @@ export class Gateway {
       (gone) => this.#drop(gone),
     );
     const untilMs = this.#options.clock.monotonicMs() + WAIT_MS;
-    this.#waiting.set(held, { transport: held, untilMs, isOpening: false });
+    this.#waiting.set(held, { transport: held, untilMs, isOpening: false, failure: undefined });
     this.#timer ??= setInterval(() => this.#settle(), SWEEP_MS);
   }
 
@@ -118,7 +120,7 @@ export class Gateway {
     if (this.#serve !== undefined) {
       this.#waiting.delete(transport);
       this.#serve(transport);
-    } else if (this.#options.clock.monotonicMs() >= untilMs) this.#refuse(transport);
+    } else if (this.#options.clock.monotonicMs() >= untilMs) this.#refuse(waiting);
     else if (this.#hasLeader && this.#opening < OPENING_MAX) this.#forward(waiting);
   }
 
@@ -159,6 +161,7 @@ export class Gateway {
         this.#opening--;
         // The next sweep tries again: there may be another leader by then.
         waiting.isOpening = false;
+        waiting.failure = (error as Error).message;
         this.#options.logger.debug('no tunnel to the leader', { error });
       },
     );
@@ -175,14 +178,14 @@ export class Gateway {
   }
 
   /** CONNACK 3 or 0x88: the server is unavailable. Whoever has not even sent a CONNECT gets nothing. */
-  #refuse(transport: HeldTransport): void {
+  #refuse({ transport, failure }: Waiting): void {
     const version = connectIn(transport.heldBytes)?.version;
     const reasonCode = ReasonCode.ServerUnavailable;
     this.#answer(
       transport,
       version === undefined ? undefined : encodeConnack(version, { sessionPresent: false, reasonCode }),
     );
-    const why = this.#hasLeader ? 'it sent no CONNECT, or the leader took none' : 'there is no leader';
+    const why = this.#hasLeader ? (failure ?? 'it sent no CONNECT') : 'there is no leader';
     this.#options.logger.warn(`refused a client: ${why}`, {
       address: `${transport.remoteAddress}:${transport.remotePort}`,
     });

@@ -39,7 +39,7 @@ export interface HeaderDamage {
 export type HeaderResult = BatchHeader | HeaderDamage;
 
 /** Below it, what is gained on disk is not worth the time before the acknowledgement. */
-const COMPRESS_BYTES_MIN = 512;
+export const COMPRESS_BYTES_MIN = 512;
 const FLAGS_KNOWN = BatchFlag.State | BatchFlag.Snapshot | BatchFlag.SnapshotEnd | BatchFlag.AfterSync;
 const UINT32 = 2 ** 32;
 /** 2^53 - 1 has this in its upper half. */

@@ -12,7 +12,14 @@ import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { LogFields, Logger } from '../core/logger.js';
 import { BatchCache } from './batch-cache.js';
-import { type BatchHeader, decodeHeader, decodePayload, recordPositions } from './batch-codec.js';
+import {
+  type BatchHeader,
+  COMPRESS_BYTES_MIN,
+  decodeHeader,
+  decodePayload,
+  encodeBatch,
+  recordPositions,
+} from './batch-codec.js';
 import { BATCH_HEADER_BYTES, BatchFlag, Codec, RECORD_LENGTH_BYTES } from './batch-format.js';
 import type { DataDirectory, SuspectMarker } from './data-directory.js';
 import { type Disk, nodeDisk } from './disk.js';
@@ -80,6 +87,8 @@ interface ClosedBatch extends SealedBatch {
   readonly topics: BatchTopics;
   /** Of its records, lengths included. */
   readonly uncompressedBytes: number;
+  /** Of its records as they count among what is not committed. */
+  readonly uncommittedBytes: number;
 }
 
 /** A whole batch as it lies in a file. */
@@ -156,7 +165,7 @@ export class DiskLog implements Log, ReadableLog {
   #settling: (() => void)[] = [];
   #commitListener: (from: number, to: number) => void = () => undefined;
   #keptListener: (keptOffset: number) => void = () => undefined;
-  #mirrorListener: (batches: readonly EncodedBatch[]) => void = () => undefined;
+  #mirrorListener: ((batches: readonly EncodedBatch[]) => void) | undefined = undefined;
   #sealListener: (endOffset: number) => void = () => undefined;
   /** Somebody could not say at once whether the oldest segment is needed. */
   #isRetentionOpen = false;
@@ -310,7 +319,6 @@ export class DiskLog implements Log, ReadableLog {
   /** From now on all batches are handed out as they are written, in order, before they are kept. */
   mirror(listener: (batches: readonly EncodedBatch[]) => void): void {
     this.#mirrorListener = listener;
-    this.#writer.send({ kind: 'mirror' });
   }
 
   /** Records that are appended from now on belong to this epoch. There must be no batch that is still open. */
@@ -334,7 +342,7 @@ export class DiskLog implements Log, ReadableLog {
     this.#uncommittedBytes += uncompressedBytes;
     const isEncoded = true;
     const batch = { baseOffset, recordCount, flags, epoch, timestampMs, payload: bytes, isEncoded };
-    this.#queue.push({ ...batch, topics, uncompressedBytes });
+    this.#queue.push({ ...batch, topics, uncompressedBytes, uncommittedBytes: uncompressedBytes });
   }
 
   /** Resolves when all that was appended is kept, or never will be: it has failed, and said so. */
@@ -418,6 +426,7 @@ export class DiskLog implements Log, ReadableLog {
     const from = this.#openFrom;
     const { count } = run;
     if (count === from) return;
+    const uncompressedBytes = run.payloadBytes(from, count);
     this.#queue.push({
       baseOffset: run.baseOffset + from,
       recordCount: count - from,
@@ -427,7 +436,8 @@ export class DiskLog implements Log, ReadableLog {
       payload: run.payload(from, count),
       isEncoded: false,
       topics: this.#openTopics.size > BATCH_TOPICS_MAX ? undefined : this.#openTopics,
-      uncompressedBytes: run.payloadBytes(from, count),
+      uncompressedBytes,
+      uncommittedBytes: uncompressedBytes - (count - from) * RECORD_LENGTH_BYTES,
     });
     this.#openFrom = count;
     this.#openFlags = 0;
@@ -449,10 +459,44 @@ export class DiskLog implements Log, ReadableLog {
       count++;
     }
     this.#inFlight = this.#queue.splice(0, count);
+    const isMirrored = this.#mirrorListener !== undefined && !this.#mirrorNow(bytes);
     this.#writer.send({
       kind: 'write',
-      batches: this.#inFlight.map(({ topics: _, uncompressedBytes: __, ...batch }) => batch),
+      isMirrored,
+      batches: this.#inFlight.map(
+        ({ topics: _, uncompressedBytes: __, uncommittedBytes: ___, ...batch }) => batch,
+      ),
     });
+  }
+
+  /**
+   * What is too little to be compressed is encoded here, and is on its way to the members before the writer has even heard of it: to whoever waits for
+   * one message, the two ways between the threads are most of the time. Answers whether that was done.
+   */
+  #mirrorNow(bytes: number): boolean {
+    if (bytes >= COMPRESS_BYTES_MIN) return false;
+    this.#inFlight = this.#inFlight.map((batch) => {
+      if (batch.isEncoded) return batch;
+      const { baseOffset, recordCount, flags, epoch, timestampMs } = batch;
+      const header = {
+        baseOffset,
+        lastOffset: baseOffset + recordCount - 1,
+        recordCount,
+        flags,
+        epoch,
+        timestampMs,
+      };
+      return { ...batch, payload: encodeBatch(undefined, header, batch.payload), isEncoded: true };
+    });
+    this.#mirrorListener?.(
+      this.#inFlight.map(({ baseOffset, recordCount, topics, payload }) => ({
+        baseOffset,
+        endOffset: baseOffset + recordCount,
+        bytes: payload as Buffer,
+        topics,
+      })),
+    );
+    return true;
   }
 
   #onAnswer(answer: WriterAnswer): void {
@@ -521,8 +565,7 @@ export class DiskLog implements Log, ReadableLog {
       },
       topics,
     });
-    const lengths = batch.isEncoded ? 0 : recordCount * RECORD_LENGTH_BYTES;
-    this.#uncommitted.push({ endOffset: lastOffset + 1, bytes: uncompressedBytes - lengths });
+    this.#uncommitted.push({ endOffset: lastOffset + 1, bytes: batch.uncommittedBytes });
   }
 
   #onEncoded({ bytes, lengths }: Extract<WriterAnswer, { kind: 'encoded' }>): void {
@@ -535,7 +578,7 @@ export class DiskLog implements Log, ReadableLog {
       const buffer = Buffer.from(bytes.buffer, start, lengths[i]!);
       return { baseOffset, endOffset: baseOffset + recordCount, bytes: buffer, topics };
     });
-    this.#mirrorListener(encoded);
+    this.#mirrorListener?.(encoded);
   }
 
   /** The writer has gone on to another segment: the one before it is on disk, and gets its index. */

@@ -33,11 +33,10 @@ export interface WriterSettings {
 }
 
 export type WriterRequest =
-  | { readonly kind: 'write'; readonly batches: readonly SealedBatch[] }
+  /** `isMirrored`: the bytes of the batches are to be answered as soon as they are written. */
+  | { readonly kind: 'write'; readonly batches: readonly SealedBatch[]; readonly isMirrored: boolean }
   | { readonly kind: 'index'; readonly baseOffset: number; readonly bytes: Uint8Array }
   | { readonly kind: 'remove'; readonly baseOffsets: readonly number[] }
-  /** From now on the bytes of batches are answered as soon as they are written. */
-  | { readonly kind: 'mirror' }
   | { readonly kind: 'close' };
 
 /** How much room there is: see DiskSpace. */
@@ -80,7 +79,6 @@ export class LogWriter {
   /** What was told last. */
   #told: Space;
   #hasFailed = false;
-  #isMirrored = false;
   /** When to look again, on the clock of `now`. */
   #spaceCheckMs: number;
   /** When the oldest thing that is not on disk was written, where that matters. */
@@ -141,7 +139,7 @@ export class LogWriter {
 
   #serve(request: Exclude<WriterRequest, { kind: 'close' }>): void {
     if (request.kind === 'write') {
-      const kept = this.#segment.write(request.batches, this.#isMirrored ? this.#mirror : undefined);
+      const kept = this.#segment.write(request.batches, request.isMirrored ? this.#mirror : undefined);
       if (this.#segment.isDirty) this.#dirtySinceMs ??= this.#now();
       // The reserve may be small, and a second long.
       if (this.#space.isFull) this.#space.checkReserve();
@@ -149,8 +147,6 @@ export class LogWriter {
       this.#answer({ kind: 'written', kept });
       // Under load there is no rest.
       this.#syncIfDue();
-    } else if (request.kind === 'mirror') {
-      this.#isMirrored = true;
     } else if (request.kind === 'index') {
       this.#writeIndex(request.baseOffset, request.bytes);
       this.#answer({ kind: 'indexed', baseOffset: request.baseOffset });

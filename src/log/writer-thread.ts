@@ -60,7 +60,7 @@ export class WriterThread implements WriterLink {
   send(request: WriterRequest): void {
     const message: WorkerRequest =
       request.kind === 'write'
-        ? { kind: 'write', batches: stageBatches(this.#staging, request.batches) }
+        ? { ...request, batches: stageBatches(this.#staging, request.batches) }
         : request;
     this.#port.postMessage(message);
     Atomics.add(this.#signal, 0, 1);

@@ -18,7 +18,7 @@ export interface WorkerData {
 /** As they come through the port: payloads lie in the staging buffer. */
 export type WorkerRequest =
   | Exclude<WriterRequest, { kind: 'write' }>
-  | { readonly kind: 'write'; readonly batches: readonly BatchAnnouncement[] };
+  | { readonly kind: 'write'; readonly batches: readonly BatchAnnouncement[]; readonly isMirrored: boolean };
 
 /** Atomics.wait takes no more than this for granted. */
 const WAIT_MS_MAX = 60_000;
@@ -41,7 +41,7 @@ function run({ settings, port, signal, staging }: WorkerData, zstd: Zstd): void 
     }
     const { message } = received;
     if (message.kind === 'write')
-      writer.handle({ kind: 'write', batches: takeBatches(staging, message.batches) });
+      writer.handle({ ...message, batches: takeBatches(staging, message.batches) });
     else writer.handle(message);
   }
   port.close();

@@ -89,7 +89,7 @@ class Writing {
       };
     });
     this.answers.length = 0;
-    this.#writer.handle({ kind: 'write', batches: sealed });
+    this.#writer.handle({ kind: 'write', batches: sealed, isMirrored: false });
     const written = this.answers.find(({ kind }) => kind === 'written');
     if (written?.kind !== 'written') return false;
     written.kept.forEach(({ segmentBase, position, storedBytes, flags }, i) => {
