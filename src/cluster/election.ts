@@ -120,6 +120,8 @@ export class Election {
   #revisionMin = 0;
   /** The log can be appended to and read. */
   #isReady = true;
+  /** As the leader: all others in sync were heard of just now. */
+  #isFollowed = false;
   /** The leader that it follows was heard of just now. */
   #isLeaderHeard = false;
   /** When a member stops waiting for a leader whose key is gone and that is heard of. */
@@ -229,6 +231,7 @@ export class Election {
   onTick(nowMs: number, isFollowed: boolean, isLeaderHeard: boolean): void {
     this.#nowMs = nowMs;
     this.#isLeaderHeard = isLeaderHeard;
+    this.#isFollowed = isFollowed;
     if (this.#role.kind === 'leading' && nowMs > this.#leaseUntilMs && !isFollowed) {
       this.#standDown('the lease was not renewed in time, and not all in sync answer');
     }
@@ -494,7 +497,8 @@ export class Election {
   }
 
   /**
-   * Gives back what it led with. From the in-sync set it goes too, if enough stay: its log is closed for a while, and nobody should wait for it.
+   * Gives back what it led with. From the in-sync set it goes too, if enough stay and are there: its log is closed for a while, and nobody should wait
+   * for it. Where one of them may be gone for good, this node may be the last that has everything.
    * Nobody waits for a leader that has given up either: the state names none.
    */
   #resign(): void {
@@ -503,7 +507,7 @@ export class Election {
     this.#resigning = undefined;
     const { minInSync, node, draw } = this.#options;
     const others = own.state.inSync.filter((one) => one.node !== node);
-    const inSync = others.length >= minInSync ? others : own.state.inSync;
+    const inSync = this.#isFollowed && others.length >= minInSync ? others : own.state.inSync;
     const state = { ...own.state, leader: '', inSync, nonce: draw() };
     const { stateRevision, leaderRevision } = own;
     this.#commit({ kind: 'resign', state }, { stateRevision, leaderRevision, state, leader: 'delete' });

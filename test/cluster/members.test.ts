@@ -36,15 +36,6 @@ function portOf(nodes: Nodes, name: string): number {
   return nodes.broker(name)!.port;
 }
 
-async function inSync(nodes: Nodes, count: number): Promise<void> {
-  const leader = nodes.broker(await nodes.waitForLeader())!;
-  const isThere = (): boolean => {
-    const sets = leader.lines().filter((line) => 'inSync' in line) as unknown as { inSync: string[] }[];
-    return sets.at(-1)?.inSync.length === count;
-  };
-  while (!isThere()) await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
 test('a wiped member begins with a snapshot where the log does not reach back', TIMEOUT, async (context) => {
   const { nodes, leader } = await cluster(context, SMALL);
   const [member] = nodes.names.filter((name) => name !== leader) as [string];
@@ -58,7 +49,7 @@ test('a wiped member begins with a snapshot where the log does not reach back', 
   nodes.wipe(member);
   const broker = await nodes.start(member);
   await broker.said(/begins with a snapshot of the leader/, 60_000);
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   client.close();
   // It has everything: it can lead alone with the third one.
   await nodes.kill(leader);
@@ -95,7 +86,7 @@ test(
     const broker = await nodes.start(member);
     await broker.said(/put the damaged log aside/, 60_000);
     assert.ok(existsSync(join(data, 'damaged')));
-    await inSync(nodes, 3);
+    await nodes.waitForInSync(3);
     assert.ok(await client.publish('after', 'wards'));
     client.close();
   },
@@ -112,7 +103,7 @@ function flipByte(path: string, position: number): void {
 test('5.0 clients that ask are sent to the leader, others are carried there', TIMEOUT, async (context) => {
   const { nodes, leader } = await cluster(context);
   const [member] = nodes.names.filter((name) => name !== leader) as [string];
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   const fields = { clientId: 'asks', clean: true, userProperties: { 'gomq-redirect': '1' } };
   const { client, connack } = await PlainClient.open(portOf(nodes, member), 5, fields);
   assert.equal(connack?.reasonCode, 0x9c);
@@ -132,7 +123,7 @@ test(
   TIMEOUT,
   async (context) => {
     const { nodes, leader } = await cluster(context);
-    await inSync(nodes, 3);
+    await nodes.waitForInSync(3);
     const { client } = await PlainClient.open(portOf(nodes, leader), 5, { clientId: 'waits', clean: true });
     assert.ok(await client.publish('a', 'one'));
     for (const name of nodes.names) if (name !== leader) await nodes.kill(name);
@@ -152,7 +143,7 @@ test(
 
 test('a planned end hands over at once and exits with 0', TIMEOUT, async (context) => {
   const { nodes, leader } = await cluster(context);
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   const member = nodes.names.find((name) => name !== leader)!;
   const client = await PlainClient.connect(portOf(nodes, leader), 'publishes');
   assert.ok(await client.publish('a', 'one'));
@@ -177,7 +168,7 @@ test('a cluster of one node works, also when it is killed', TIMEOUT, async (cont
 
 test('traffic goes on while etcd is away for longer than the lease', TIMEOUT, async (context) => {
   const { nodes, leader, etcd } = await cluster(context, ['cluster.leaseSeconds=1']);
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   const client = await PlainClient.connect(portOf(nodes, leader), 'publishes');
   await etcd.kill();
   const endMs = performance.now() + 4000;
@@ -208,7 +199,7 @@ test('the data of a broker that stood alone becomes that of the cluster', TIMEOU
   });
   await nodes.startAll();
   await nodes.waitForLeader();
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   await nodes.kill('a');
   const reader = await PlainClient.connect(portOf(nodes, 'b'), 'reads');
   await reader.subscribe('a');
@@ -227,12 +218,12 @@ test('a second node with the name of another is turned away', TIMEOUT, async (co
   const broker = await stranger.start('a');
   assert.notEqual((await broker.ended(30_000)).code, 0);
   assert.match(broker.stderr, /another node called 'a' is in the cluster/);
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
 });
 
 test('a broker without the secret gets no copy', TIMEOUT, async (context) => {
   const { nodes, folder, etcd } = await cluster(context, ['cluster.secret=the secret of the cluster']);
-  await inSync(nodes, 3);
+  await nodes.waitForInSync(3);
   const stranger = new Nodes({
     etcd: etcd.endpoint,
     folder: join(folder, 'other'),

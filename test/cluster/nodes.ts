@@ -93,6 +93,18 @@ export class Nodes {
     }
   }
 
+  /** Waits until the leader has said that so many are in sync. */
+  async waitForInSync(count: number): Promise<void> {
+    const endMs = performance.now() + WAIT_MS_MAX;
+    for (;;) {
+      const leader = this.#running.get(await this.waitForLeader());
+      const sets = leader?.lines().flatMap(({ inSync }) => (inSync === undefined ? [] : [inSync])) ?? [];
+      if (sets.at(-1)?.length === count) return;
+      if (performance.now() > endMs) throw new Error(`${count} are never in sync:\n${this.diagnostics()}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
   async kill(name: string): Promise<void> {
     const broker = this.#running.get(name);
     if (broker === undefined) return;

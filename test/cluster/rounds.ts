@@ -17,6 +17,7 @@ export const FAULTS = [
   'kill the leader and a member',
   'kill etcd',
   'kill etcd and the leader',
+  'restart all, one after the other',
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
@@ -200,6 +201,13 @@ export class ClusterRounds {
         await etcd.kill();
         await this.#progress(random.integer(100, 1000));
         await etcd.restart();
+        break;
+      case 'restart all, one after the other':
+        for (const name of nodes.names) {
+          await nodes.stop(name);
+          await nodes.start(name);
+          await nodes.waitForInSync(nodes.names.length);
+        }
         break;
       case 'kill etcd and the leader':
         await etcd.kill();

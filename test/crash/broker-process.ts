@@ -37,8 +37,9 @@ export interface LogLine {
   readonly from?: number;
   readonly end?: number;
   readonly snapshot?: number;
-  /** Of a leader. */
+  /** Of a leader, and of the in-sync set when it changes. */
   readonly epoch?: number;
+  readonly inSync?: readonly string[];
 }
 
 const running = new Set<BrokerProcess>();
