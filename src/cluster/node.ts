@@ -522,7 +522,7 @@ export class ClusterNode {
   async #reopen(cut?: number): Promise<void> {
     const { directory, openStorage, logger } = this.#options;
     const storage = this.#storage;
-    if (storage === undefined || this.#isDamaged) return;
+    if (storage === undefined || this.#isDamaged || this.#isStopping) return;
     const committed = storage.log.highWatermark;
     this.#storage = undefined;
     await storage.close();
