@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CASES, type Case } from '../../bench/cases.js';
+import { noClusterReport } from '../../bench/cluster-cases.js';
 import type { Measurement } from '../../bench/measure.js';
-import { type CaseReport, formatReport, type Report, ratioTo, verdict } from '../../bench/report.js';
-import { median } from '../../bench/statistics.js';
+import { type CaseReport, formatReport, type Report, ratioTo } from '../../bench/report.js';
+import { median, percentile } from '../../bench/statistics.js';
+import { verdict } from '../../bench/table.js';
 import type { BenchResult } from '../../cli/bench/run.js';
 
 function measured(deliveredPerSecond: number, p50: number, lost = 0): Measurement {
@@ -57,6 +59,7 @@ const report: Report = {
     telemetry: undefined,
     settings: [],
   },
+  cluster: noClusterReport(),
   notes: ['aedes is left out: aedes is not installed: npm ci.'],
 };
 
@@ -64,6 +67,14 @@ test('the median of the rounds that have both brokers', () => {
   assert.equal(median([3, 1, 2]), 2);
   assert.equal(median([4, 1, 2, 3]), 2.5);
   assert.ok(Number.isNaN(median([])));
+  assert.equal(percentile([3, 1, 2], 0.99), 3);
+  assert.equal(
+    percentile(
+      Array.from({ length: 200 }, (_, at) => at),
+      0.99,
+    ),
+    197,
+  );
   assert.equal(ratioTo('mosquitto', report.cases[0]!), 8, '12x and 4x; the failed round counts for nothing');
   assert.equal(ratioTo('mosquitto', caseReport(throughput, [], [measured(1, 1)])), undefined);
 });
