@@ -1,0 +1,152 @@
+// The log as a cluster uses it: kept is not committed, batches are handed from one log to another, and the end can be cut.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { checkBatch } from '../../src/log/batch-codec.js';
+import { BatchFlag } from '../../src/log/batch-format.js';
+import { cutLog } from '../../src/log/cut-log.js';
+import { openDataDirectory } from '../../src/log/data-directory.js';
+import { nodeDisk } from '../../src/log/disk.js';
+import { type DiskLog, type DiskLogOptions, type EncodedBatch, openDiskLog } from '../../src/log/disk-log.js';
+import { readCommitted, readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+import { append, logOptions, range, readAll } from './disk-logs.js';
+
+async function open(
+  context: TestContext,
+  path: string,
+  options: Partial<DiskLogOptions> = {},
+): Promise<DiskLog> {
+  const directory = openDataDirectory(path, { nodeId: 'gomq' });
+  const log = await openDiskLog(
+    logOptions(directory, undefined, { committed: 0, segmentBytes: 65_536, ...options }),
+  );
+  context.after(async () => {
+    await log.close();
+    directory.release();
+  });
+  return log;
+}
+
+test('what is kept is read when it is committed, and not before', async (context) => {
+  const log = await open(context, join(temporaryFolder(), 'a'));
+  const commits: [number, number][] = [];
+  log.onCommit((from, to) => commits.push([from, to]));
+  for (let i = 0; i < 10; i++) append(log, 't');
+  await log.settled();
+  assert.equal(log.keptOffset, 10);
+  assert.equal(log.highWatermark, 0);
+  assert.deepEqual((await readAll(log)).offsets, []);
+  assert.equal(log.uncommittedBytes, 1000);
+  log.advance(10);
+  assert.deepEqual(commits, [[0, 10]]);
+  assert.deepEqual((await readAll(log)).offsets, range(0, 10));
+  assert.equal(log.uncommittedBytes, 0);
+  append(log, 't');
+  log.advance(1000);
+  assert.equal(log.highWatermark, 10, 'never beyond what is kept here');
+  await log.settled();
+});
+
+test('a member keeps the batches of its leader, whatever their size, and reads the same records', async (context) => {
+  const folder = temporaryFolder();
+  const leader = await open(context, join(folder, 'a'));
+  const member = await open(context, join(folder, 'b'));
+  const batches: EncodedBatch[] = [];
+  leader.mirror((mirrored) => batches.push(...mirrored));
+  leader.setEpoch(7);
+  for (let round = 0; round < 60; round++) {
+    for (let i = 0; i < 1 + (round % 7) * 9; i++) append(leader, `t/${i % 3}`, 20 + ((round * 37) % 900));
+    await leader.settled();
+  }
+  for (const { bytes, topics, baseOffset, endOffset } of batches) {
+    const header = checkBatch(bytes);
+    assert.ok(!('damage' in header));
+    assert.deepEqual([header.epoch, header.baseOffset, header.lastOffset + 1], [7, baseOffset, endOffset]);
+    member.appendBatch(bytes, header, topics);
+  }
+  await member.settled();
+  assert.equal(member.endOffset, leader.endOffset);
+  assert.equal(member.epoch, 7);
+  member.advance(member.endOffset);
+  assert.deepEqual((await readAll(member)).offsets, range(0, leader.endOffset));
+  const one = await readAll(member, 0, (topic) => topic === 't/2');
+  assert.ok(
+    one.offsets.length > 0 && one.offsets.length < leader.endOffset,
+    'topics are known without opening batches',
+  );
+});
+
+test('batches that are read from the disk are those that were handed out, but for one flag', async (context) => {
+  const log = await open(context, join(temporaryFolder(), 'a'));
+  const handedOut: EncodedBatch[] = [];
+  log.mirror((batches) => handedOut.push(...batches));
+  for (let round = 0; round < 40; round++) {
+    for (let i = 0; i < 20; i++) append(log, 't', 300);
+    await log.settled();
+  }
+  const read: EncodedBatch[] = [];
+  while (true) {
+    const batches = await log.readBatches(read.at(-1)?.endOffset ?? 0, 20_000);
+    assert.ok(batches !== undefined);
+    if (batches.length === 0) break;
+    read.push(...batches);
+  }
+  assert.equal(read.length, handedOut.length);
+  read.forEach(({ bytes, baseOffset, endOffset }, i) => {
+    const there = checkBatch(bytes);
+    const here = checkBatch(handedOut[i]!.bytes);
+    assert.ok(!('damage' in there) && !('damage' in here));
+    const { AfterSync } = BatchFlag;
+    assert.deepEqual(
+      { ...there, flags: there.flags | AfterSync },
+      { ...here, flags: here.flags | AfterSync },
+    );
+    assert.deepEqual([baseOffset, endOffset], [handedOut[i]!.baseOffset, handedOut[i]!.endOffset]);
+  });
+});
+
+test('a log that is cut at the end of any batch is the log up to there, and goes on', async () => {
+  const folder = temporaryFolder();
+  for (const share of [0, 0.1, 0.35, 0.5, 0.75, 0.99, 1]) {
+    const path = join(folder, `${share}`);
+    const directory = openDataDirectory(path, { nodeId: 'gomq' });
+    const ends = [0];
+    const options = (committed: number): DiskLogOptions =>
+      logOptions(directory, undefined, { committed, segmentBytes: 65_536, compression: 'none' });
+    const log = await openDiskLog(options(0));
+    for (let round = 0; round < 50; round++) {
+      for (let i = 0; i < 10; i++) append(log, 't', 700);
+      await log.settled();
+      ends.push(log.endOffset);
+    }
+    await log.close();
+    const cut = ends[Math.floor(share * (ends.length - 1))]!;
+    cutLog(nodeDisk, path, cut);
+    const again = await openDiskLog(options(cut));
+    assert.equal(again.endOffset, cut);
+    assert.deepEqual((await readAll(again)).offsets, range(0, cut));
+    append(again, 't', 700);
+    await again.settled();
+    again.advance(cut + 1);
+    assert.deepEqual((await readAll(again)).offsets, range(0, cut + 1));
+    await again.close();
+    directory.release();
+  }
+});
+
+test('a directory remembers its cluster, and how far it was committed', () => {
+  const path = join(temporaryFolder(), 'a');
+  const directory = openDataDirectory(path, { nodeId: 'gomq' });
+  assert.equal(readMembership(path), undefined);
+  assert.equal(readCommitted(path), 0);
+  const membership = { clusterId: 'c', epoch: 9, starts: [{ epoch: 9, start: 4 }], isSuspect: true };
+  writeMembership(path, membership);
+  writeCommitted(path, 2 ** 40);
+  assert.deepEqual(readMembership(path), membership);
+  assert.equal(readCommitted(path), 2 ** 40);
+  const { incarnation } = directory;
+  directory.renewIncarnation();
+  assert.notEqual(directory.incarnation, incarnation);
+  directory.release();
+});
