@@ -37,6 +37,8 @@ export interface BrokerOptions {
   /** For gomq: data that are there already, or will be wanted later; '' for the log in memory. */
   data?: string;
   readyTimeoutMs?: number;
+  /** For gomq: is given what it writes to stderr, as it comes. */
+  onDiagnostics?: (text: string) => void;
 }
 
 /** Why a broker cannot take part; told to the user, not an error. */
@@ -93,6 +95,8 @@ async function startGomq(name: BrokerName, options: BrokerOptions): Promise<Brok
   const startedAtMs = performance.now();
   const child = start(process.execPath, args);
   const output = collect(child);
+  const { onDiagnostics } = options;
+  if (onDiagnostics !== undefined) child.stderr?.on('data', onDiagnostics);
   try {
     const timeoutMs = options.readyTimeoutMs ?? READY_TIMEOUT_MS;
     const found = () => /^gomq ready: mqtt \S+:(\d+)/m.exec(output.out);
@@ -196,11 +200,18 @@ function findMosquitto(): string | undefined {
 }
 
 async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  return (await freePorts(1))[0]!;
+}
+
+/** So many that are free now; they are held together, so that no two are the same. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  await Promise.all(
+    servers.map((server) => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))),
+  );
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
 }
 
 /** Waits for `found` to answer, looking again whenever the process prints. */
@@ -234,7 +245,11 @@ async function until<T>(
   });
 }
 
-async function untilListening(child: ChildProcess, output: { err: string }, port: number): Promise<void> {
+export async function untilListening(
+  child: ChildProcess,
+  output: { err: string },
+  port: number,
+): Promise<void> {
   const deadline = Date.now() + READY_TIMEOUT_MS;
   while (Date.now() < deadline && child.exitCode === null) {
     const isOpen = await new Promise<boolean>((resolve) => {
@@ -251,6 +266,6 @@ async function untilListening(child: ChildProcess, output: { err: string }, port
   throw new Error(`${child.spawnfile} did not start: ${lastLines(output.err)}`);
 }
 
-function lastLines(text: string): string {
+export function lastLines(text: string): string {
   return text.trim().split('\n').slice(-5).join(' | ') || 'it said nothing';
 }

@@ -91,8 +91,12 @@ export class ChunkPublisher {
         clientId,
       }),
     );
-    const [connack] = (await once(socket, 'data')) as [Buffer];
-    if (connack[0] !== 0x20 || connack[3] !== 0) throw new Error(`the broker refused ${clientId}`);
+    const closed = once(socket, 'close').then(() => [undefined]);
+    const [connack] = (await Promise.race([once(socket, 'data'), closed])) as [Buffer | undefined];
+    if (connack === undefined || connack[0] !== 0x20 || connack[3] !== 0) {
+      socket.destroy();
+      throw new Error(`the broker refused ${clientId}`);
+    }
     return new ChunkPublisher(socket);
   }
 

@@ -1,7 +1,7 @@
 // Owns one measurement: the generator as a process of its own against one broker, and what the broker used meanwhile.
 import type { BenchResult } from '../cli/bench/run.js';
-import type { Broker } from './brokers.js';
 import { cpuSeconds, machineCpuSeconds, residentBytes, run } from './processes.js';
+import { sum } from './statistics.js';
 
 export interface Measurement {
   result: BenchResult;
@@ -13,11 +13,27 @@ export interface Measurement {
   residentBytesMax: number | undefined;
 }
 
+/** A broker, or the one of a cluster that the generator talks to. */
+export interface Measured {
+  port: number;
+  /** Whose memory is watched. */
+  pid: number;
+  /** Of all whose processor time counts, where there are more. */
+  pids?: readonly number[];
+  /** Why it is gone, or undefined while it runs. */
+  failure(): string | undefined;
+}
+
 const SAMPLE_INTERVAL_MS = 100;
 
 /** Throws when the generator could not do its work, or the broker is gone. */
-export async function measure(broker: Broker, args: readonly string[], cores: number): Promise<Measurement> {
-  const brokerBefore = cpuSeconds(broker.pid);
+export async function measure(
+  broker: Measured,
+  args: readonly string[],
+  cores: number,
+): Promise<Measurement> {
+  const pids = broker.pids ?? [broker.pid];
+  const brokerBefore = cpuSecondsOf(pids);
   const machineBefore = machineCpuSeconds();
   const startedAt = performance.now();
   let residentMax = residentBytes(broker.pid);
@@ -43,7 +59,7 @@ export async function measure(broker: Broker, args: readonly string[], cores: nu
   if (out === '') throw new Error(err.trim());
 
   const result = JSON.parse(out) as BenchResult;
-  const brokerUsed = difference(cpuSeconds(broker.pid), brokerBefore);
+  const brokerUsed = difference(cpuSecondsOf(pids), brokerBefore);
   const machineUsed = difference(machineCpuSeconds(), machineBefore);
   const seconds = (performance.now() - startedAt) / 1000;
   const ownUsage = process.cpuUsage(own);
@@ -60,6 +76,11 @@ export async function measure(broker: Broker, args: readonly string[], cores: nu
         : Math.max(0, machineUsed - brokerUsed - ownUsed - result.processCpuSeconds) / (seconds * cores),
     residentBytesMax: residentMax,
   };
+}
+
+function cpuSecondsOf(pids: readonly number[]): number | undefined {
+  const all = pids.map(cpuSeconds);
+  return all.includes(undefined) ? undefined : sum(all.map((one) => one!));
 }
 
 function difference(after: number | undefined, before: number | undefined): number | undefined {

@@ -1,6 +1,8 @@
 // Owns docs/BENCHMARKS.md: what was measured, in a table, with all that is needed to judge it and to repeat it.
 import { BROKER_NAMES, type BrokerName, MOSQUITTO_SETTINGS } from './brokers.js';
 import type { Case } from './cases.js';
+import type { ClusterReport } from './cluster-cases.js';
+import { clusterHowText, clusterSection } from './cluster-report.js';
 import type {
   AckResult,
   BacklogResult,
@@ -14,6 +16,7 @@ import type { RestartResult } from './restart.js';
 import type { IdleResult, StalledResult } from './special.js';
 import { median, sum } from './statistics.js';
 import type { SubscriptionsResult } from './subscriptions.js';
+import { integer, table, targetCells, verdict } from './table.js';
 
 export interface Machine {
   cpuModel: string;
@@ -37,6 +40,7 @@ export interface Report {
   subscriptions: SubscriptionsResult | undefined;
   stalled: StalledResult[];
   log: LogReport;
+  cluster: ClusterReport;
   /** Why something was left out, a sentence each. */
   notes: string[];
 }
@@ -99,13 +103,6 @@ export function ratioTo(other: BrokerName, report: CaseReport): number | undefin
   return ratios.length === 0 ? undefined : median(ratios);
 }
 
-/** "met", or by how much it was missed. */
-export function verdict(value: number, target: number, direction: 'at least' | 'at most'): string {
-  const isMet = direction === 'at least' ? value >= target : value <= target;
-  if (isMet) return 'met';
-  return `missed by ${Math.max(1, Math.round(Math.abs(value / target - 1) * 100))} %`;
-}
-
 export function formatReport(report: Report): string {
   const { machine, versions } = report;
   const known = BROKER_NAMES.filter((name) => versions[name] !== undefined);
@@ -128,6 +125,7 @@ export function formatReport(report: Report): string {
     lossText(report, known),
     ...beforeTable(report),
     ...logSection(report),
+    ...clusterSection(report.cluster),
     '## gomq alone',
     specialTable(report),
     ...(report.notes.length === 0 ? [] : [report.notes.map((note) => `- ${note}`).join('\n')]),
@@ -461,6 +459,7 @@ function howText(report: Report): string {
     `- The subscriber that stops reading subscribes to everything the other ten do. Two bounds hold it: \`limits.outboxBytes\` (1 MiB) at QoS 0,
   and at QoS 1 \`log.cacheBytes\` too, 64 MiB: what it has not read waits on disk. Memory is the largest resident set seen; 16 MiB of difference
   are within what two equal runs show.${othersText}`,
+    ...clusterHowText(),
   ].join('\n\n');
 }
 
@@ -470,39 +469,14 @@ function ratioCells(one: CaseReport, direction: 'at least' | 'at most'): string[
   return [ratio === undefined ? '' : `${ratio.toFixed(2)}x`, ...cells];
 }
 
-/** The target, and whether it was met. */
-function targetCells(
-  ratio: number | undefined,
-  target: number | undefined,
-  direction: 'at least' | 'at most',
-): string[] {
-  if (target === undefined) return ['', ''];
-  return [`${direction} ${target}x`, ratio === undefined ? '' : verdict(ratio, target, direction)];
-}
-
 function cell(one: CaseReport, name: BrokerName, text: (summary: Summary) => string): string {
   if (!one.case.brokers.includes(name)) return '';
   const summary = summarize(one, name);
   return summary === undefined ? 'failed' : text(summary);
 }
 
-function table(head: string[], rows: string[][]): string {
-  const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
-  return [
-    line(head),
-    `|${head.map((_, column) => (column === 0 ? '---' : '---:')).join('|')}|`,
-    ...rows.map(line),
-  ].join('\n');
-}
-
 function title(name: BrokerName): string {
   return name === 'mosquitto' ? 'Mosquitto' : name === 'aedes' ? 'Aedes' : name;
-}
-
-export function integer(value: number): string {
-  return Math.round(value)
-    .toString()
-    .replace(/\B(?=(\d{3})+$)/g, ',');
 }
 
 function mib(bytes: number): string {

@@ -1,9 +1,10 @@
 // `npm run bench`: starts gomq, Mosquitto and Aedes, drives each with the same generator in turn, several rounds, then the cases of gomq
-// alone and of its log on disk, and writes docs/BENCHMARKS.md. The numbers behind it go to bench/results as JSON.
+// alone, of its log on disk and of three as a cluster, and writes docs/BENCHMARKS.md. The numbers behind it go to bench/results as JSON.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import { removeAllEtcds } from '../scripts/etcd.js';
 import {
   BROKER_NAMES,
   type Broker,
@@ -14,6 +15,7 @@ import {
   useGomqFolder,
 } from './brokers.js';
 import { CASES, type Case } from './cases.js';
+import { CLUSTER, measureCluster, noClusterReport } from './cluster-cases.js';
 import { fileSystem, removeAllData, useDataFolder } from './disk.js';
 import {
   measureAck,
@@ -24,20 +26,21 @@ import {
 } from './log-cases.js';
 import { type Measurement, measure } from './measure.js';
 import { stopAll } from './processes.js';
-import { type CaseReport, formatReport, integer, type Report, ratioTo } from './report.js';
+import { type CaseReport, formatReport, type Report, ratioTo } from './report.js';
 import { measureRestart } from './restart.js';
 import { measureIdle, measureStalled, measureSubscriptions } from './special.js';
+import { integer } from './table.js';
 
 const SPECIAL = ['idle', 'subscriptions', 'stalled'] as const;
 const LOG = ['ack', 'backlog', 'offline', 'restart', 'telemetry', 'settings'] as const;
-const NAMES = [...CASES.map((one) => one.name), ...SPECIAL, ...LOG];
+const NAMES = [...CASES.map((one) => one.name), ...SPECIAL, ...LOG, ...CLUSTER];
 /** For --brokers; `gomq before` comes with --before. */
 const CHOICES = BROKER_NAMES.filter((name) => name !== 'gomq before');
 const IDLE_CONNECTIONS = 10_000;
 /** Cases of the log that take long, or differ little, are not repeated more often than this. */
 const LOG_ROUNDS_MAX = 3;
 
-/** How much there is of everything in the cases of the log. */
+/** How much there is of everything in the cases of the log and of the cluster. */
 interface Amounts {
   backlogMessages: number;
   offlineMessages: number;
@@ -45,6 +48,9 @@ interface Amounts {
   restartMessages: number;
   telemetryMessages: number;
   rounds: number;
+  kills: number;
+  handovers: number;
+  catchUpBytes: number;
 }
 
 const AMOUNTS: Amounts = {
@@ -54,6 +60,9 @@ const AMOUNTS: Amounts = {
   restartMessages: 2_000_000,
   telemetryMessages: 400_000,
   rounds: LOG_ROUNDS_MAX,
+  kills: 30,
+  handovers: 10,
+  catchUpBytes: 1e9,
 };
 const QUICK_AMOUNTS: Amounts = {
   backlogMessages: 1_000_000,
@@ -62,6 +71,9 @@ const QUICK_AMOUNTS: Amounts = {
   restartMessages: 400_000,
   telemetryMessages: 100_000,
   rounds: 1,
+  kills: 10,
+  handovers: 5,
+  catchUpBytes: 200e6,
 };
 
 interface Options {
@@ -82,7 +94,10 @@ async function main(): Promise<void> {
   const program = new Command('npm run bench --')
     .description('measure gomq beside Mosquitto and Aedes, and write docs/BENCHMARKS.md')
     .option('--rounds <n>', 'rounds of every case', whole, 5)
-    .option('--quick', 'two rounds of two seconds, and less in the cases of the log: a log of 1 GB, not 10')
+    .option(
+      '--quick',
+      'two rounds of two seconds, and less in the cases of the log and of the cluster: a log of 1 GB, not 10',
+    )
     .option('--only <case,case>', `some of ${NAMES.join(', ')}`, oneOf(NAMES))
     .option('--brokers <name,name>', `some of ${BROKER_NAMES.join(', ')}`, oneOf(CHOICES))
     .option('--seconds <n>', 'measured in each run', whole, 3)
@@ -130,6 +145,7 @@ async function main(): Promise<void> {
       telemetry: undefined,
       settings: [],
     },
+    cluster: noClusterReport(),
     notes: [],
   };
 
@@ -162,6 +178,18 @@ async function main(): Promise<void> {
     }
     const amounts = isQuick ? QUICK_AMOUNTS : AMOUNTS;
     await measureLog(report, isChosen, amounts, options.seconds, Math.min(rounds, amounts.rounds), cores);
+    await measureCluster(
+      report.cluster,
+      isChosen,
+      {
+        ...{ seconds: options.seconds, rounds, cores, kills: amounts.kills, handovers: amounts.handovers },
+        ...{ catchUpBytes: amounts.catchUpBytes, catchUpRounds: Math.min(rounds, amounts.rounds) },
+      },
+      {
+        attempt: (name, work) => attempt(report, name, work),
+        note: (text) => note(report, text),
+      },
+    );
     report.machine.fileSystem = fileSystem();
   }
 
@@ -357,7 +385,7 @@ function oneOf<T extends string>(names: readonly T[]): (text: string) => T[] {
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
     console.error(`${signal}: stopping the brokers`);
-    void stopAll().then(() => {
+    void Promise.all([stopAll(), removeAllEtcds()]).then(() => {
       removeAllData();
       process.exit(130);
     });
@@ -371,5 +399,6 @@ try {
   process.exitCode = 1;
 } finally {
   await stopAll();
+  await removeAllEtcds();
   removeAllData();
 }

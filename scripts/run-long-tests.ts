@@ -1,10 +1,12 @@
-// What takes too long for `npm test`: hundreds of rounds of kill -9, then a soak. ROUNDS and SOAK_MINUTES say how much of each (0 for none), SEED
-// brings the schedules back as far as the timing allows. Ends with 1 at the first failure, and leaves the data directory for whoever looks into it.
+// What takes too long for `npm test`: many simulated clusters, hundreds of rounds of kill -9, then a soak. SIMULATION_MINUTES, ROUNDS and SOAK_MINUTES
+// say how much of each (0 for none), SEED brings the simulation back, and the other schedules as far as the timing allows. Ends with 1 at the first
+// failure, and leaves the data directory for whoever looks into it.
 import { availableParallelism } from 'node:os';
 import { killAllBrokers, temporaryDirectory } from '../test/crash/broker-process.js';
 import { Random, seedOf } from '../test/crash/random.js';
 import { type RoundsResult, runRounds } from '../test/crash/rounds.js';
 import { soak } from '../test/crash/soak.js';
+import { runSeeds } from '../test/simulation/seeds.js';
 
 /** Rounds on one directory before everything is drained and a new one begins. */
 const ROUNDS_PER_DIRECTORY = 10;
@@ -12,11 +14,22 @@ const SMALL_SEGMENTS = ['log.segmentBytes=65536', 'log.retentionBytes=262144'];
 
 const rounds = Number(process.env.ROUNDS ?? 300);
 const soakMinutes = Number(process.env.SOAK_MINUTES ?? 30);
+const simulationMinutes = Number(process.env.SIMULATION_MINUTES ?? 10);
 const seed = seedOf(process.env);
 const beganMs = performance.now();
 
 function say(line: string): void {
   console.log(`${((performance.now() - beganMs) / 1000).toFixed(1).padStart(8)} s  ${line}`);
+}
+
+function runSimulation(): void {
+  const { text } = runSeeds({
+    first: seed,
+    seeds: Number.POSITIVE_INFINITY,
+    seconds: simulationMinutes * 60,
+    say,
+  });
+  say(`simulation: ${text}: 0 lost`);
 }
 
 async function runCrashes(): Promise<void> {
@@ -66,9 +79,10 @@ async function runSoak(): Promise<void> {
 }
 
 say(
-  `SEED=${seed} ROUNDS=${rounds} SOAK_MINUTES=${soakMinutes}, node ${process.version}, ${availableParallelism()} cores`,
+  `SEED=${seed} SIMULATION_MINUTES=${simulationMinutes} ROUNDS=${rounds} SOAK_MINUTES=${soakMinutes}, node ${process.version}, ${availableParallelism()} cores`,
 );
 try {
+  if (simulationMinutes > 0) runSimulation();
   if (rounds > 0) await runCrashes();
   if (soakMinutes > 0) await runSoak();
 } catch (error) {

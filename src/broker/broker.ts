@@ -77,6 +77,9 @@ const PROGRESS_BUDGET = 2048;
 const BUSY_MESSAGES = 16;
 const BUSY_TURNS = 16;
 
+/** As much as so many publishers may have uncommitted; beyond it nothing more is taken from anybody. */
+const UNCOMMITTED_MAX = 32;
+
 /** So long publishers wait for enough nodes to be in sync; then they are told. */
 const TOO_FEW_MS = 10_000;
 
@@ -433,7 +436,10 @@ export class Broker {
     await new Promise<void>((resolve, reject) => {
       const onAbandoned = (): void =>
         reject(
-          new GomqError('NOT_READY', 'this broker stopped being the leader before the message was committed'),
+          new GomqError(
+            'NOT_READY',
+            'the message was not committed: too few nodes are in sync, or another one leads now',
+          ),
         );
       this.#abandoned.add(onAbandoned);
       this.whenCommitted(this.log.endOffset, () => {
@@ -446,6 +452,10 @@ export class Broker {
   /** Why a message cannot go into the log, or undefined when it can. */
   keepRefusal(message: Message): GomqError | undefined {
     const reasonCode = ReasonCode.QuotaExceeded;
+    if (this.log.uncommittedBytes > this.config.log.uncommittedBytes * UNCOMMITTED_MAX) {
+      const why = 'too much waits for the disk, or for other nodes of the cluster';
+      return new GomqError('NOT_READY', why, { reasonCode, retriable: true });
+    }
     if (this.log.isFull && !this.#clearsRetained(message)) {
       return new GomqError('DISK_FULL', 'the disk is full', { reasonCode, retriable: true });
     }
@@ -617,6 +627,7 @@ export class Broker {
   #sweep(): void {
     const now = this.clock.monotonicMs();
     if (this.#hasEnough()) this.#enoughMs = now;
+    if (this.tooFew !== undefined) this.#rejectWaiting();
     for (const connection of this.#connections) this.#sweepConnection(connection, now);
     this.#presence.sweep(now);
     this.state.dropExpiredRetained(this.clock.wallMs(), EXPIRY_BUDGET);
@@ -631,7 +642,7 @@ export class Broker {
       return;
     }
     const { tooFew } = this;
-    if (tooFew !== undefined && connection.version === 5 && connection.unacknowledged > 0) {
+    if (tooFew !== undefined && connection.version === 5 && connection.waitsForLog) {
       // What it sent may yet be committed: its session knows that when it comes back.
       connection.close(ReasonCode.ServerBusy, tooFew);
       return;
@@ -665,6 +676,11 @@ export class Broker {
       connection.splitter.stop();
       connection.transport.destroy();
     }
+    this.#rejectWaiting();
+  }
+
+  /** Whoever is not an MQTT client and waits for a commit is told that it may not come. */
+  #rejectWaiting(): void {
     for (const onAbandoned of this.#abandoned) onAbandoned();
     this.#abandoned.clear();
   }

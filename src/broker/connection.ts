@@ -263,6 +263,11 @@ export class Connection implements TransportHandler, FrameHandler {
     });
   }
 
+  /** Something that it sent is in the log and not committed, or it has a message that is not acknowledged. */
+  get waitsForLog(): boolean {
+    return this.unacknowledged > 0 || this.#uncommittedTo > this.broker.log.highWatermark;
+  }
+
   /** Reads nothing from a client that does not take its answers, or that is ahead of the disk. */
   checkReading(): void {
     // A broker that stops reads nobody any more.

@@ -37,6 +37,8 @@ export interface MemberKey {
   /** One past the last record when it registered, and the epoch of that. */
   readonly logEnd: number;
   readonly logEpoch: number;
+  /** The highest epoch that is on its disk. */
+  readonly epoch: number;
   /** The end of its log was torn, and has not been compared with that of a leader since. */
   readonly isSuspect: boolean;
   /** HOST:PORT that others reach it at: other brokers, MQTT clients, HTTP; '' where it has none. */

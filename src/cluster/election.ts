@@ -103,6 +103,8 @@ interface Own {
 
 /** A leader whose key has gone, although it is there, has so long to write it again before a member takes its place. */
 const GRACE_MS = 500;
+/** A view that is older than what this node did comes up to date within this time, or never. */
+const OLD_VIEW_MS = 3000;
 
 export class Election {
   readonly #options: ElectionOptions;
@@ -118,6 +120,10 @@ export class Election {
   #resigning: Own | undefined = undefined;
   /** Views from before this revision do not show what it did, or why it failed. */
   #revisionMin = 0;
+  /** Since when there is no view but an older one. */
+  #oldSinceMs: number | undefined = undefined;
+  /** What it proposed last for the in-sync set may be in force, or may have been. */
+  #isUndecided = false;
   /** The log can be appended to and read. */
   #isReady = true;
   /** As the leader: all others in sync were heard of just now. */
@@ -200,6 +206,11 @@ export class Election {
     this.#decide();
   }
 
+  /** The log has all that it may have lacked. */
+  onTrusted(): void {
+    this.#standing = { ...this.#standing, isSuspect: false };
+  }
+
   onPersisted(): void {
     assert(this.#isPersisting, 'something was to be persisted');
     this.#isPersisting = false;
@@ -240,7 +251,8 @@ export class Election {
 
   /** The in-sync set should be another one. @returns whether the change is sent; `confirmed` says that it is in force */
   proposeInSync(inSync: readonly InSyncMember[]): boolean {
-    if (this.#role.kind !== 'leading' || this.#pending !== undefined || this.#isLeaving) return false;
+    if (this.#role.kind !== 'leading' || this.#pending !== undefined || this.#isLeaving || this.#isUndecided)
+      return false;
     const { state, stateRevision, leaderRevision } = this.#own!;
     const next = { ...state, inSync, nonce: this.#options.draw() };
     this.#commit({ kind: 'in-sync', state: next }, { stateRevision, leaderRevision, state: next });
@@ -271,7 +283,8 @@ export class Election {
     } else {
       // Something else was faster: the view that shows it is on its way.
       if (!pending.isOfBefore) this.#revisionMin = Math.max(this.#revisionMin, pending.viewRevision + 1);
-      if (pending.kind === 'in-sync') this.#effects.push({ kind: 'abandoned' });
+      // It may have been carried out, its answer lost, and another node elected on the strength of it: until a view says otherwise it counts.
+      if (pending.kind === 'in-sync' && this.#role.kind === 'leading') this.#isUndecided = true;
       this.#resigning = undefined;
     }
     this.#decide();
@@ -292,6 +305,7 @@ export class Election {
       const leaderRevision = pending.kind === 'restore' ? revision : this.#resigning.leaderRevision;
       this.#resigning = { ...this.#resigning, state: pending.state, stateRevision: revision, leaderRevision };
     } else if (pending.kind === 'restore' && this.#role.kind === 'leading') {
+      this.#decideProposal();
       this.#own = { ...this.#own!, state: pending.state, stateRevision: revision, leaderRevision: revision };
     }
   }
@@ -300,7 +314,7 @@ export class Election {
 
   #decide(): void {
     const view = this.#view;
-    if (view === undefined || view.revision < this.#revisionMin || this.#isPersisting) return;
+    if (view === undefined || this.#isPersisting || this.#isOld(view)) return;
     if (this.#role.kind === 'leading') {
       this.#checkLead(view);
       return;
@@ -329,6 +343,21 @@ export class Election {
     return this.#nowMs < this.#graceUntilMs;
   }
 
+  /**
+   * Deciding upon a view from before what this node did itself is in vain: every transaction is guarded by what it expects. After a while it is done all
+   * the same, since etcd may have gone back without a view that shows it.
+   */
+  #isOld({ revision }: ClusterView): boolean {
+    if (revision >= this.#revisionMin) {
+      this.#oldSinceMs = undefined;
+      return false;
+    }
+    this.#oldSinceMs ??= this.#nowMs;
+    if (this.#nowMs - this.#oldSinceMs < OLD_VIEW_MS) return true;
+    this.#revisionMin = 0;
+    return false;
+  }
+
   /** Whether what it leads with is still there. */
   #checkLead(view: ClusterView): void {
     if (this.#pending !== undefined) return;
@@ -337,11 +366,24 @@ export class Election {
     if (state !== undefined && state.value.clusterId !== own.state.clusterId) {
       this.#standDown('the cluster has another id');
       this.#belongs(state.value);
-    } else if (state !== undefined && state.value.epoch > own.state.epoch) {
+    } else if (state !== undefined && this.#isLaterThanOwn(state.value)) {
       this.#standDown(`epoch ${state.value.epoch} has begun, and ${state.value.leader} leads`);
     } else if (state?.value.nonce !== own.state.nonce || leader?.value.nonce !== own.leader.nonce) {
       this.#restore(view);
-    }
+    } else this.#decideProposal();
+  }
+
+  /** Another node was elected: in a later epoch, or in the same one where etcd had forgotten this one's. */
+  #isLaterThanOwn({ epoch, leader }: ClusterState): boolean {
+    const own = this.#own!.state;
+    return epoch > own.epoch || (epoch === own.epoch && leader !== own.leader);
+  }
+
+  /** Its own state is in force: what was proposed and refused is not. */
+  #decideProposal(): void {
+    if (!this.#isUndecided) return;
+    this.#isUndecided = false;
+    this.#effects.push({ kind: 'abandoned' });
   }
 
   /** Nothing is known of this cluster. The first node that may makes it; a cluster that was there before never begins anew (R11). */
@@ -446,6 +488,13 @@ export class Election {
     if (this.#isLeaving || !this.#isReady) return;
     if (this.#nowMs > this.#leaseUntilMs || this.#nowMs < this.#restUntilMs) return;
     if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;
+    const later = this.#laterThan(view, state.epoch);
+    if (later !== undefined) {
+      this.#warn(
+        `etcd knows epoch ${state.epoch} of cluster '${this.#options.cluster}', and ${later}: etcd was restored from an old copy. Nobody is elected, since it may name nodes in sync that are not. If the leader of then still runs, it puts this right by itself`,
+      );
+      return;
+    }
     if (this.#standing.isSuspect && !this.#isMostComplete(view, state.inSync)) return;
     const epoch = Math.max(state.epoch, this.#standing.epoch) + 1;
     const inSync = this.#present(view, state.inSync);
@@ -453,6 +502,15 @@ export class Election {
     const leader = { node, epoch, nonce: next.nonce };
     const leaderRevision = view.leader?.revision ?? 0;
     this.#commit({ kind: 'campaign', state: next }, { stateRevision, leaderRevision, state: next, leader });
+  }
+
+  /** Says where a later epoch than etcd's is known: every epoch is in etcd before it is on any disk, so etcd has lost some (R11). */
+  #laterThan(view: ClusterView, epoch: number): string | undefined {
+    if (this.#standing.epoch > epoch) return `this node has seen epoch ${this.#standing.epoch}`;
+    for (const { value } of view.members.values()) {
+      if (value.epoch > epoch) return `${value.node} has seen epoch ${value.epoch}`;
+    }
+    return undefined;
   }
 
   /**
@@ -487,10 +545,15 @@ export class Election {
     const own = this.#own!;
     this.#role = { kind: 'waiting' };
     this.#own = undefined;
+    this.#isUndecided = false;
     this.#isReady = false;
     this.#effects.push({ kind: 'stand-down', why });
     const { state } = this.#view!;
-    if (state !== undefined && state.value.epoch > own.state.epoch) return;
+    const isOver =
+      state !== undefined &&
+      (state.value.epoch > own.state.epoch ||
+        (state.value.epoch === own.state.epoch && state.value.leader !== own.state.leader));
+    if (isOver) return;
     this.#resigning = own;
     // A change of the in-sync set may be under way: its outcome comes first.
     if (this.#pending === undefined) this.#resign();

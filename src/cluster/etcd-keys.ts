@@ -37,6 +37,7 @@ const memberSchema: z.ZodType<MemberKey> = z.object({
   clusterId: z.string(),
   logEnd: z.int().min(0),
   logEpoch: z.int().min(0),
+  epoch: z.int().min(0),
   isSuspect: z.boolean(),
   peer: z.string(),
   mqtt: z.string(),

@@ -5,6 +5,7 @@
 //                                        ^                  |   +-> receiver (link to the leader)
 //                                        +---- outcomes ----+   +-> serve, stand down: whoever has the clients
 import { join } from 'node:path';
+import { z } from 'zod';
 import { formatAddress } from '../core/address.js';
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
@@ -15,7 +16,7 @@ import { cutLog } from '../log/cut-log.js';
 import type { DataDirectory } from '../log/data-directory.js';
 import { nodeDisk } from '../log/disk.js';
 import { EpochHistory, type EpochStart } from '../log/epoch-history.js';
-import { beginAnew, INCOMING_NAME, isBeginningAnew, putAside } from '../log/install-snapshot.js';
+import { beginAnew, incomingName, isBeginningAnew, putAside } from '../log/install-snapshot.js';
 import { type Membership, readCommitted, readMembership, writeMembership } from '../log/membership.js';
 import { listSnapshots } from '../log/snapshot-file.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
@@ -43,6 +44,7 @@ const HEARD_MS = 400;
 const DIAL_MS = 1000;
 const DIAL_AGAIN_MS = 50;
 const PROBE_MS = 300;
+const PERSIST_AGAIN_MS = 1000;
 /** A planned end waits so long for what is under way. */
 const HANDOVER_MS = 2000;
 /** How much longer than its lease the key of a former self may be there. */
@@ -132,10 +134,13 @@ export class ClusterNode {
   #isRunning = false;
   #isStopping = false;
   #isDamaged = false;
+  #lastIncoming = 0;
   #isRegistered = false;
   /** Since when a key of another directory is under the name of this node. */
   #namesakeSinceMs: number | undefined = undefined;
   #isSuspect: boolean;
+  /** It is suspect, and its log grows: what it registered says nothing about its end any more, so nobody may compare with it. */
+  #isGrowing = false;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
 
@@ -148,7 +153,10 @@ export class ClusterNode {
         data: path,
       });
       directory.renewIncarnation();
-      beginAnew(path, 0);
+      const former = readMembership(path);
+      beginAnew(path, () => {
+        if (former !== undefined) writeMembership(path, { ...former, starts: [], isSuspect: false });
+      });
     }
     const membership = readMembership(path);
     let isSuspect = membership?.isSuspect ?? false;
@@ -158,6 +166,19 @@ export class ClusterNode {
       isSuspect = true;
       writeMembership(path, { ...membership, isSuspect });
     });
+    // What is noted as committed is never too much, so a log that ends before it has lost something without leaving a trace.
+    const isShort = storage !== undefined && readCommitted(path) > storage.log.endOffset;
+    if (isShort && membership !== undefined && !isSuspect) {
+      isSuspect = true;
+      writeMembership(path, { ...membership, isSuspect });
+      logger.error(
+        'the log ends before what was known to be committed: this node leads only where all others are no better',
+        {
+          end: storage.log.endOffset,
+          committed: readCommitted(path),
+        },
+      );
+    }
     const node = new ClusterNode(options, membership, storage, isSuspect);
     try {
       await node.#listen();
@@ -255,11 +276,14 @@ export class ClusterNode {
   /** Has everybody know where this node is, and with which directory. */
   #register(): void {
     const { coordinator, nodeId, directory } = this.#options;
+    const shape = this.#logShape(this.#storage);
     const key: MemberKey = {
       node: nodeId,
       incarnation: directory.incarnation,
       clusterId: this.#clusterId,
-      ...this.#logShape(this.#storage),
+      ...shape,
+      isSuspect: shape.isSuspect && !this.#isGrowing,
+      epoch: this.#epoch,
       peer: this.#peerAddress(),
       ...this.#options.addresses(),
       version,
@@ -421,8 +445,7 @@ export class ClusterNode {
       case 'persist':
         this.#clusterId = effect.clusterId;
         this.#epoch = effect.epoch;
-        this.#writeMembership();
-        this.#run(() => this.#election.onPersisted());
+        this.#persist();
         break;
       case 'confirmed':
         this.#leadership?.confirm();
@@ -456,6 +479,22 @@ export class ClusterNode {
     this.#options.onChange();
   }
 
+  /** A disk that refuses it, for want of room, is asked again: until then this node takes part in nothing new. */
+  #persist(): void {
+    try {
+      this.#writeMembership();
+    } catch (error) {
+      if (!(error instanceof GomqError)) throw error;
+      this.#options.logger.error('cannot note the epoch on disk; it is tried again', { why: error.message });
+      setTimeout(() => {
+        if (!this.#isStopping) this.#persist();
+      }, PERSIST_AGAIN_MS);
+      return;
+    }
+    this.#run(() => this.#election.onPersisted());
+    if (this.#isRegistered) this.#register();
+  }
+
   #tick(): void {
     const nowMs = this.#options.clock.monotonicMs();
     const isFollowed = this.#leadership?.isFollowed(FOLLOWED_MS) ?? false;
@@ -484,7 +523,9 @@ export class ClusterNode {
   }
 
   #logShape(storage: Storage | undefined): { logEnd: number; logEpoch: number; isSuspect: boolean } {
-    const logEnd = storage?.log.endOffset ?? 0;
+    // Nobody may take a log that is damaged for one that is merely shorter.
+    if (storage === undefined) return { logEnd: 0, logEpoch: 0, isSuspect: false };
+    const logEnd = storage.log.endOffset;
     return { logEnd, logEpoch: this.#history.epochAt(logEnd - 1) ?? 0, isSuspect: this.#isSuspect };
   }
 
@@ -492,6 +533,9 @@ export class ClusterNode {
   #clearSuspicion(): void {
     if (!this.#isSuspect) return;
     this.#isSuspect = false;
+    this.#isGrowing = false;
+    this.#writeMembership();
+    this.#election.onTrusted();
     this.#register();
   }
 
@@ -531,7 +575,9 @@ export class ClusterNode {
       const bytesCut = cutLog(nodeDisk, directory.path, cut);
       logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
     }
-    await this.#open(await openStorage(committed, () => this.#suspect()));
+    const opened = await openStorage(committed, () => this.#suspect());
+    if (opened.log.endOffset < committed) this.#suspect();
+    await this.#open(opened);
   }
 
   #suspect(): void {
@@ -546,28 +592,43 @@ export class ClusterNode {
   }
 
   /** A snapshot of the leader has come: it takes the place of everything that is here. */
-  async #install(endOffset: number, starts: readonly EpochStart[]): Promise<void> {
+  async #install(
+    snapshot: { file: string; endOffset: number },
+    starts: readonly EpochStart[],
+  ): Promise<void> {
+    const { endOffset } = snapshot;
     const { directory, openStorage, logger, nodeId } = this.#options;
     const { path, incarnation } = directory;
     const isInSync = this.#view?.state?.value.inSync.some(
       (one) => one.node === nodeId && one.incarnation === incarnation,
     );
-    assert(isInSync !== true, 'a node that is in sync needs no snapshot');
+    assert(isInSync !== true || this.#isSuspect, 'a node that is in sync, and whole, needs no snapshot');
     await this.#storage!.close();
     this.#storage = undefined;
-    beginAnew(path, endOffset);
-    this.#history = new EpochHistory(starts);
-    this.#writeMembership();
+    // Whatever was promised of what is here is over with it.
+    directory.renewIncarnation();
+    beginAnew(
+      path,
+      () => {
+        this.#history = new EpochHistory(starts);
+        this.#isSuspect = false;
+        this.#writeMembership();
+      },
+      snapshot,
+    );
     logger.info('begins with a snapshot of the leader', { endOffset });
     await this.#open(await openStorage(endOffset, () => this.#suspect()));
+    this.#register();
   }
 
   /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
   async #replaceDamaged(): Promise<void> {
     const { directory, openStorage, logger } = this.#options;
-    const aside = putAside(directory.path);
+    // First of all: an empty log must never go under the name of one that was in sync.
     directory.renewIncarnation();
+    const aside = putAside(directory.path);
     this.#history = new EpochHistory();
+    this.#isSuspect = false;
     this.#writeMembership();
     logger.warn('put the damaged log aside, and copies it from the leader', { aside });
     await this.#open(await openStorage(0, () => this.#suspect()));
@@ -613,9 +674,15 @@ export class ClusterNode {
 
   async #lead({ epoch, inSync, gone }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
     const { nodeId, directory, minInSync, leaseSeconds, clock, logger, onServe, onDefect } = this.#options;
-    if (!this.#election.isLeading || this.#election.epoch !== epoch) return;
-    const { log, replica } = this.#storage!;
+    if (!this.#election.isLeading || this.#election.epoch !== epoch || this.#isStopping) return;
+    if (this.#storage === undefined) {
+      this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
+      return;
+    }
+    const { log, replica } = this.#storage;
     assert(replica !== undefined, 'the storage of a cluster');
+    // The history may be that of a leader whose log this one has not copied to its end.
+    this.#history.cut(log.endOffset);
     this.#history.begin(epoch, log.endOffset);
     this.#clearSuspicion();
     this.#writeMembership();
@@ -699,7 +766,7 @@ export class ClusterNode {
     let told = '';
     while (this.#following === following) {
       const address = this.#view?.members.get(leader)?.value.peer;
-      if (address !== undefined) {
+      if (address !== undefined && this.#mayGrow()) {
         try {
           await this.#storage!.log.settled();
           const link = await dialReplica({
@@ -725,10 +792,23 @@ export class ClusterNode {
     }
   }
 
+  /** Before a suspect log grows, everybody has to know that it is not to be compared with. */
+  #mayGrow(): boolean {
+    if (!this.#isSuspect) return true;
+    if (!this.#isGrowing) {
+      this.#isGrowing = true;
+      this.#register();
+    }
+    const { nodeId, directory } = this.#options;
+    const own = this.#view?.members.get(nodeId)?.value;
+    return own?.incarnation === directory.incarnation && !own.isSuspect;
+  }
+
   #receive(following: Following, link: Awaited<ReturnType<typeof dialReplica>>): void {
     const { logger, clock, onDefect } = this.#options;
     const { leader, epoch } = following;
     const { log, replica } = this.#storage!;
+    const incoming = join(this.#options.directory.path, incomingName(++this.#lastIncoming));
     const receiver = new ReplicaReceiver({
       link,
       epoch,
@@ -738,11 +818,16 @@ export class ClusterNode {
       nowMs: () => clock.monotonicMs(),
       onHistory: (starts) => {
         this.#history = new EpochHistory(starts);
-        this.#clearSuspicion();
-        this.#writeMembership();
+        try {
+          this.#writeMembership();
+        } catch (error) {
+          if (!(error instanceof GomqError)) throw error;
+          throw new GomqError('PEER_PROTOCOL', `cannot note the epochs of the leader: ${error.message}`);
+        }
         logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
         this.#options.onChange();
       },
+      onCaughtUp: () => this.#clearSuspicion(),
       onCut: (cut) => {
         this.#receiver = undefined;
         this.#following = undefined;
@@ -751,16 +836,16 @@ export class ClusterNode {
         this.#do(async () => this.#follow(leader, epoch));
       },
       onDiverged: (why) => this.onDamaged(why),
-      incomingPath: join(this.#options.directory.path, INCOMING_NAME),
+      incomingPath: incoming,
       onSnapshot: (endOffset, starts) => {
         this.#receiver = undefined;
         this.#following = undefined;
         this.#election.onLogClosed();
-        this.#do(() => this.#install(endOffset, starts));
+        this.#do(() => this.#install({ file: incoming, endOffset }, starts));
         this.#do(async () => this.#follow(leader, epoch));
       },
       onStatus: (status) => {
-        this.#status = JSON.parse(status.toString()) as ClusterStatus;
+        this.#status = readStatus(status);
       },
       onClosed: (error) => {
         this.#receiver = undefined;
@@ -769,7 +854,9 @@ export class ClusterNode {
         this.#options.onChange();
         const address = this.#view?.members.get(leader)?.value.peer;
         const probed = address === undefined ? Promise.resolve() : this.#probe(following, address);
-        probed.then(() => {
+        // What failed a moment ago is not tried again without end.
+        const rested = probed.then(() => new Promise((resolve) => setTimeout(resolve, DIAL_AGAIN_MS)));
+        rested.then(() => {
           if (this.#following === following) void this.#dial(following);
         }, onDefect);
       },
@@ -898,4 +985,36 @@ async function openOrNot(options: ClusterNodeOptions, beforeCut: () => void): Pr
     });
     return undefined;
   }
+}
+
+const statusSchema = z.object({
+  cluster: z.string(),
+  leader: z.string().nullable(),
+  epoch: z.number(),
+  highWatermark: z.number(),
+  inSync: z.array(z.string()),
+  members: z.array(
+    z.object({
+      node: z.string(),
+      role: z.enum(['leader', 'member']),
+      logEnd: z.number().nullable(),
+      lagRecords: z.number().nullable(),
+      inSync: z.boolean(),
+      mqtt: z.string(),
+      http: z.string(),
+    }),
+  ),
+});
+
+/** @throws {GomqError} PEER_PROTOCOL */
+function readStatus(bytes: Buffer): ClusterStatus {
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString());
+  } catch {
+    throw new GomqError('PEER_PROTOCOL', 'heartbeat: the status is not JSON');
+  }
+  const status = statusSchema.safeParse(value);
+  if (!status.success) throw new GomqError('PEER_PROTOCOL', 'heartbeat: the status is not one');
+  return status.data;
 }

@@ -10,8 +10,11 @@ import { COMMITTED_NAME, writeCommitted } from './membership.js';
 
 const MARKER_NAME = 'beginning-anew';
 const ASIDE_NAME = 'damaged';
-/** Under this name the snapshot of another broker arrives. */
-export const INCOMING_NAME = `incoming.snapshot${DRAFT_SUFFIX}`;
+
+/** Under such a name the snapshot of another broker arrives: each time under another one, since one that was given up may still be written to. */
+export function incomingName(number: number): string {
+  return `incoming-${number}${DRAFT_SUFFIX}`;
+}
 const LOG_FILE = /^\d{20}\.(log|index|snapshot)$/;
 const SUSPECT_NAME = 'suspect';
 
@@ -21,23 +24,29 @@ export function isBeginningAnew(path: string): boolean {
 }
 
 /**
- * Takes everything of the log away and begins with the snapshot that has come as INCOMING_NAME, or with nothing. The log is closed.
- * @param endOffset of the snapshot; 0 for nothing
+ * Takes everything of the log away and begins with the snapshot of another broker, or with nothing. The log is closed.
+ * @param snapshot where it lies, in the directory, and the offset that it ends before
+ * @param finish what belongs to the new log as much as its files: the marker is there until it returns
  * @throws {GomqError} DATA_UNREADABLE
  */
-export function beginAnew(path: string, endOffset: number): void {
+export function beginAnew(
+  path: string,
+  finish: () => void,
+  snapshot?: { readonly file: string; readonly endOffset: number },
+): void {
   readable(path, () => {
     writeFileSync(join(path, MARKER_NAME), '', { mode: FILE_MODE });
     nodeDisk.syncDirectory(path);
     for (const name of logFiles(path)) rmSync(join(path, name));
     rmSync(join(path, COMMITTED_NAME), { force: true });
-    if (endOffset > 0) {
-      renameSync(join(path, INCOMING_NAME), join(path, fileName(endOffset, 'snapshot')));
+    if (snapshot !== undefined) {
+      const { file, endOffset } = snapshot;
+      renameSync(file, join(path, fileName(endOffset, 'snapshot')));
       nodeDisk.open(join(path, fileName(endOffset, 'log')), 'create').close();
       writeCommitted(path, endOffset);
     }
-    rmSync(join(path, INCOMING_NAME), { force: true });
     nodeDisk.syncDirectory(path);
+    finish();
     rmSync(join(path, MARKER_NAME));
     nodeDisk.syncDirectory(path);
   });

@@ -23,6 +23,8 @@ export interface ReplicaReceiverOptions {
   nowMs(): number;
   /** The log is a part of the leader's: to be on disk when this returns. */
   onHistory(starts: readonly EpochStart[]): void;
+  /** The log has everything that was committed when the link began, and reaches into the last epoch: called once. */
+  onCaughtUp(): void;
   /** The log is to end at `cut`. The link is over: another one tells the new position. */
   onCut(cut: number): void;
   /** Where a snapshot is to be written that the leader sends. */
@@ -39,6 +41,8 @@ export interface ReplicaReceiverOptions {
 export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
   readonly #options: ReplicaReceiverOptions;
   #hasResumed = false;
+  /** Where it has caught up; infinite until that is known and once it is told. */
+  #caughtUpAt = Number.POSITIVE_INFINITY;
   #isClosed = false;
   #sequence = 0;
   /** As the leader told it. */
@@ -200,8 +204,17 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     }
     onHistory(history);
     this.#hasResumed = true;
+    this.#caughtUpAt = Math.max(highWatermark, history.at(-1)?.start ?? 0);
     this.#advance(highWatermark);
     this.#ack();
+    this.#checkCaughtUp();
+  }
+
+  #checkCaughtUp(): void {
+    const { log, onCaughtUp } = this.#options;
+    if (log.keptOffset < this.#caughtUpAt) return;
+    this.#caughtUpAt = Number.POSITIVE_INFINITY;
+    onCaughtUp();
   }
 
   #append({ batches, highWatermark, logStart }: AppendFrame): void {
@@ -239,6 +252,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (!this.#hasResumed) return;
     this.#options.log.advance(Math.min(this.#highWatermark, keptOffset));
     this.#ack();
+    this.#checkCaughtUp();
   }
 
   #ack(): void {

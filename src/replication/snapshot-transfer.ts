@@ -71,6 +71,8 @@ export class SnapshotIntake {
     this.#bytesMax = bytesMax;
     this.#file = open(path, 'w', 0o600);
     this.#work = this.#file.then(() => undefined);
+    // Whoever waits for a piece or for the end is told; until then nobody is there to be.
+    this.#work.catch(() => undefined);
   }
 
   /** Bytes that are not written yet. */
@@ -90,6 +92,7 @@ export class SnapshotIntake {
       await (await this.#file).write(bytes, 0, bytes.length, position);
       this.#waitingBytes -= bytes.length;
     });
+    this.#work.catch(() => undefined);
     return this.#work;
   }
 
@@ -109,7 +112,11 @@ export class SnapshotIntake {
 
   /** Gives up what has come. */
   async abort(): Promise<void> {
-    await this.#work.catch(() => undefined);
-    await (await this.#file).close();
+    try {
+      await this.#work;
+      await (await this.#file).close();
+    } catch {
+      // It failed before, and whoever waited for it was told.
+    }
   }
 }

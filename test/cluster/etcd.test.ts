@@ -58,6 +58,7 @@ function member(node: string, incarnation = '1'): MemberKey {
     clusterId: 'c',
     logEnd: 0,
     logEpoch: 0,
+    epoch: 0,
     isSuspect: false,
     peer: '',
     mqtt: '',

@@ -139,6 +139,15 @@ export class Nodes {
     rmSync(join(this.#options.folder, name), { recursive: true, force: true });
   }
 
+  /** No broker has ended by itself. */
+  async check(): Promise<void> {
+    for (const [name, broker] of this.#running) {
+      if (!broker.hasEnded) continue;
+      const { code, signal } = await broker.exit;
+      throw new Error(`${name} ended by itself with ${code ?? signal}:\n${broker.stderr.slice(-6000)}`);
+    }
+  }
+
   async killAll(): Promise<void> {
     await Promise.all([...this.#running.values()].map((broker) => broker.kill()));
     this.#running.clear();

@@ -2,6 +2,8 @@
 import type { IConnackPacket, IPublishPacket, Packet } from 'mqtt-packet';
 import { type ConnectFields, connectPacket, Link, type Version } from '../crash/link.js';
 
+const WAIT_MS_MAX = 30_000;
+
 export class PlainClient {
   readonly #link: Link;
   readonly #packets: Packet[] = [];
@@ -45,12 +47,14 @@ export class PlainClient {
 
   /** Connects, until a broker takes it. */
   static async connect(port: number, clientId: string, clean = true): Promise<PlainClient> {
-    for (;;) {
+    const endMs = performance.now() + WAIT_MS_MAX;
+    while (performance.now() < endMs) {
       const { client, connack } = await PlainClient.open(port, 4, { clientId, clean });
       if (connack?.returnCode === 0) return client;
       client.close();
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+    throw new Error(`${clientId}: no broker takes it within ${WAIT_MS_MAX} ms`);
   }
 
   /** The next packet of a kind; undefined where the connection ends first. */
@@ -59,8 +63,10 @@ export class PlainClient {
       const at = this.#packets.findIndex((packet) => packet.cmd === cmd);
       if (at >= 0) return this.#packets.splice(at, 1)[0];
       if (this.#isClosed) return undefined;
-      await new Promise<void>((resolve) => {
+      await new Promise<void>((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Error(`no ${cmd} within ${WAIT_MS_MAX} ms`)), WAIT_MS_MAX);
         const wake = (): void => {
+          clearTimeout(timer);
           this.#waiting.delete(wake);
           resolve();
         };

@@ -113,12 +113,14 @@ export class ClusterRounds {
         await this.#break(fault);
         await ledger.whileRight(this.#progress(random.integer(200, 2000)));
         ledger.check();
+        await nodes.check();
         onRound?.(round, fault);
       }
       for (const publisher of this.#publishers) publisher.halt();
       await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
       await ledger.settled(SILENCE_MS);
       ledger.check();
+      await nodes.check();
     } catch (error) {
       throw new Error(`${(error as Error).message}\n${nodes.diagnostics()}`, { cause: error });
     } finally {
