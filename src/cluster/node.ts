@@ -746,6 +746,14 @@ export class ClusterNode {
     this.#following = undefined;
     this.#receiver?.close();
     this.#receiver = undefined;
+    this.#stopGrowing();
+  }
+
+  /** Whoever is suspect and gets nothing more can be compared with again, as it is now. */
+  #stopGrowing(): void {
+    if (!this.#isGrowing || this.#storage === undefined) return;
+    this.#isGrowing = false;
+    this.#storage.log.settled().then(() => this.#register(), this.#options.onDefect);
   }
 
   #follow(leader: string, epoch: number): void {
@@ -766,7 +774,7 @@ export class ClusterNode {
     let told = '';
     while (this.#following === following) {
       const address = this.#view?.members.get(leader)?.value.peer;
-      if (address !== undefined && this.#mayGrow()) {
+      if (address !== undefined) {
         try {
           await this.#storage!.log.settled();
           const link = await dialReplica({
@@ -777,9 +785,13 @@ export class ClusterNode {
             timeoutMs: DIAL_MS,
             signal: abort.signal,
           });
-          if (this.#following !== following) link.destroy(undefined);
-          else this.#receive(following, link);
-          return;
+          const isWanted = this.#following === following;
+          if (isWanted && this.#mayGrow()) {
+            this.#receive(following, link);
+            return;
+          }
+          link.destroy(undefined);
+          if (!isWanted) return;
         } catch (error) {
           if (this.#following !== following) return;
           const { message } = error as Error;
@@ -850,6 +862,7 @@ export class ClusterNode {
       onClosed: (error) => {
         this.#receiver = undefined;
         if (this.#following !== following) return;
+        this.#stopGrowing();
         logger.warn('lost the link to the leader', { leader, why: error?.message ?? 'it was closed' });
         this.#options.onChange();
         const address = this.#view?.members.get(leader)?.value.peer;

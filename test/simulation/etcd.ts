@@ -63,6 +63,9 @@ export class SimulatedEtcd {
   /** Told of each change that somebody asked for, before anybody else hears of it. */
   onTransaction: (before: ClusterState | undefined, transaction: Transaction) => void = () => undefined;
 
+  /** Counts how often its data were exchanged. */
+  #process = 0;
+
   constructor(world: World, network: Network, leaseMs: number) {
     this.#world = world;
     this.#network = network;
@@ -87,6 +90,7 @@ export class SimulatedEtcd {
   ): void {
     const world = this.#world;
     const { node } = life;
+    const process = this.#process;
     let isOver = false;
     const fail = (): void => {
       if (isOver) return;
@@ -98,7 +102,8 @@ export class SimulatedEtcd {
     const backMs = world.delay(0.2, this.slowMs);
     if (wayMs + backMs > timeoutMs) world.after(timeoutMs, life, fail);
     world.after(wayMs, undefined, () => {
-      if (this.isDown || this.#network.isCut(node, ETCD) || isLost()) {
+      // What is on its way when its data are exchanged ends with the connections.
+      if (this.isDown || process !== this.#process || this.#network.isCut(node, ETCD) || isLost()) {
         // A process that is not there is known at once.
         world.after(this.isDown && world.random.chance(0.5) ? 1 : Math.max(0, timeoutMs - wayMs), life, fail);
         return;
@@ -212,6 +217,7 @@ export class SimulatedEtcd {
 
   /** Undefined wipes it. Leases of a copy have all their time before them. */
   restore(copy: Copy | undefined): void {
+    this.#process++;
     if (!this.reusesRevisions) this.#revisionMin = Math.max(this.#revisionMin, this.#revision + 1);
     this.#revision = copy?.revision ?? 1;
     this.#state = copy?.state;

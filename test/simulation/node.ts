@@ -604,6 +604,14 @@ export class SimulatedNode {
     this.#following = undefined;
     this.#receiver?.close();
     this.#receiver = undefined;
+    this.#stopGrowing();
+  }
+
+  /** Whoever is suspect and gets nothing more can be compared with again, as it is now. */
+  #stopGrowing(): void {
+    if (!this.#isGrowing || this.#log === undefined) return;
+    this.#isGrowing = false;
+    this.#log.settled(() => this.#register());
   }
 
   #follow(leader: string, epoch: number): void {
@@ -637,7 +645,7 @@ export class SimulatedNode {
     const { leader } = following;
     if (this.#following !== following) return;
     const again = (): void => world.after(DIAL_AGAIN_MS, this.life, () => this.#dial(following));
-    if (this.#view?.members.get(leader) === undefined || !this.#mayGrow()) {
+    if (this.#view?.members.get(leader) === undefined) {
       again();
       return;
     }
@@ -650,8 +658,11 @@ export class SimulatedNode {
       };
       network.dial(this.life, leader, hello, DIAL_MS, (link, why) => {
         if (this.#following !== following) link?.destroy(undefined);
-        else if (link !== undefined) this.#receive(following, link);
-        else {
+        else if (link !== undefined && this.#mayGrow()) this.#receive(following, link);
+        else if (link !== undefined) {
+          link.destroy(undefined);
+          again();
+        } else {
           world.note(this.name, () => `cannot follow ${leader}: ${why}`);
           this.#probe(following, again);
         }
@@ -691,6 +702,7 @@ export class SimulatedNode {
       onClosed: () => {
         this.#receiver = undefined;
         if (this.#following !== following) return;
+        this.#stopGrowing();
         world.note(this.name, () => `has lost the link to ${leader}`);
         this.#probe(following, () => {
           if (this.#following === following) this.#dial(following);
