@@ -1,12 +1,16 @@
-// What takes too long for `npm test`: many simulated clusters, hundreds of rounds of kill -9, then a soak. SIMULATION_MINUTES, ROUNDS and SOAK_MINUTES
+// What takes too long for `npm test`: many simulated clusters, real ones under faults, hundreds of rounds of kill -9, then a soak. SIMULATION_MINUTES, CLUSTER_ROUNDS, ROUNDS and SOAK_MINUTES
 // say how much of each (0 for none), SEED brings the simulation back, and the other schedules as far as the timing allows. Ends with 1 at the first
 // failure, and leaves the data directory for whoever looks into it.
 import { availableParallelism } from 'node:os';
+import { Nodes } from '../test/cluster/nodes.js';
+import { ClusterRounds, FAULTS } from '../test/cluster/rounds.js';
 import { killAllBrokers, temporaryDirectory } from '../test/crash/broker-process.js';
 import { Random, seedOf } from '../test/crash/random.js';
 import { type RoundsResult, runRounds } from '../test/crash/rounds.js';
 import { soak } from '../test/crash/soak.js';
 import { runSeeds } from '../test/simulation/seeds.js';
+import { temporaryFolder } from '../test/support/temporary-folder.js';
+import { EtcdProcess } from './etcd.js';
 
 /** Rounds on one directory before everything is drained and a new one begins. */
 const ROUNDS_PER_DIRECTORY = 10;
@@ -14,6 +18,7 @@ const SMALL_SEGMENTS = ['log.segmentBytes=65536', 'log.retentionBytes=262144'];
 
 const rounds = Number(process.env.ROUNDS ?? 300);
 const soakMinutes = Number(process.env.SOAK_MINUTES ?? 30);
+const clusterRounds = Number(process.env.CLUSTER_ROUNDS ?? 100);
 const simulationMinutes = Number(process.env.SIMULATION_MINUTES ?? 10);
 const seed = seedOf(process.env);
 const beganMs = performance.now();
@@ -30,6 +35,25 @@ function runSimulation(): void {
     say,
   });
   say(`simulation: ${text}: 0 lost`);
+}
+
+/** Faults on three real brokers and a real etcd, ten on one cluster. */
+async function runClusters(): Promise<void> {
+  let acknowledged = 0;
+  for (let done = 0, part = 0; done < clusterRounds; done += FAULTS.length, part++) {
+    const random = new Random(seed + part);
+    const etcd = await EtcdProcess.start();
+    const nodes = new Nodes({ etcd: etcd.endpoint, folder: temporaryFolder(), names: ['a', 'b', 'c'] });
+    const faults = random.shuffle(FAULTS).slice(0, clusterRounds - done);
+    try {
+      const result = await new ClusterRounds({ random, nodes, etcd, faults }).run();
+      acknowledged += result.acknowledged;
+      say(`cluster ${part + 1}, SEED=${seed + part}: ${JSON.stringify(result)}`);
+    } finally {
+      await etcd.remove();
+    }
+  }
+  say(`clusters: ${clusterRounds} faults, ${acknowledged} acknowledged: 0 lost, 0 duplicated at QoS 2`);
 }
 
 async function runCrashes(): Promise<void> {
@@ -79,10 +103,11 @@ async function runSoak(): Promise<void> {
 }
 
 say(
-  `SEED=${seed} SIMULATION_MINUTES=${simulationMinutes} ROUNDS=${rounds} SOAK_MINUTES=${soakMinutes}, node ${process.version}, ${availableParallelism()} cores`,
+  `SEED=${seed} SIMULATION_MINUTES=${simulationMinutes} CLUSTER_ROUNDS=${clusterRounds} ROUNDS=${rounds} SOAK_MINUTES=${soakMinutes}, node ${process.version}, ${availableParallelism()} cores`,
 );
 try {
   if (simulationMinutes > 0) runSimulation();
+  if (clusterRounds > 0) await runClusters();
   if (rounds > 0) await runCrashes();
   if (soakMinutes > 0) await runSoak();
 } catch (error) {
