@@ -66,11 +66,6 @@ export class ReplicationLeader {
     return this.#confirmed.length >= this.#options.minInSync;
   }
 
-  /** How far the log of a member is known to be on its disk; undefined where it is not connected. */
-  keptOffsetOf(node: string): number | undefined {
-    return this.#members.get(node)?.keptOffset;
-  }
-
   /** This node has so much of its own log on disk. */
   onKept(keptOffset: number): void {
     this.#keptOffset = keptOffset;

@@ -49,18 +49,27 @@ export interface LeadershipOptions {
   newestSnapshot(): SnapshotToSend | undefined;
   /** What this node has on disk is damaged. */
   onDamaged(error: GomqError): void;
+  /** Calls `work` every so often until what it answers is called; timers of the process where absent. */
+  repeat?(work: () => void, intervalMs: number): () => void;
+  /** Batches that are kept in memory for members that keep up; RECENT_BYTES_MAX where absent. */
+  readonly recentBytesMax?: number;
   /** What the members are told about the cluster, JSON. */
   status(): object;
+}
+
+function repeat(work: () => void, intervalMs: number): () => void {
+  const timer = setInterval(work, intervalMs);
+  return () => clearInterval(timer);
 }
 
 export class Leadership {
   readonly epoch: number;
   readonly #options: LeadershipOptions;
   readonly #core: ReplicationLeader;
-  readonly #recent = new RecentBatches(RECENT_BYTES_MAX);
+  readonly #recent: RecentBatches;
   readonly #senders = new Map<string, ReplicaSender>();
   readonly #hashes: StateHashes;
-  readonly #timer: NodeJS.Timeout;
+  readonly #stopBeating: () => void;
   #sequence = 0;
   #beatMs: number;
   #isClosed = false;
@@ -69,6 +78,7 @@ export class Leadership {
   constructor(options: LeadershipOptions) {
     const { self, epoch, inSync, gone, minInSync, silenceMs, log, clock } = options;
     this.#options = options;
+    this.#recent = new RecentBatches(options.recentBytesMax ?? RECENT_BYTES_MAX);
     this.epoch = epoch;
     this.#hashes = new StateHashes(self.node);
     const nowMs = clock.monotonicMs();
@@ -93,7 +103,7 @@ export class Leadership {
       this.#advance();
     });
     this.#core.onKept(log.keptOffset);
-    this.#timer = setInterval(() => this.#beat(), HEARTBEAT_MS);
+    this.#stopBeating = (options.repeat ?? repeat)(() => this.#beat(), HEARTBEAT_MS);
   }
 
   get highWatermark(): number {
@@ -227,7 +237,7 @@ export class Leadership {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    clearInterval(this.#timer);
+    this.#stopBeating();
     for (const sender of this.#senders.values()) sender.close(undefined);
     this.#senders.clear();
   }

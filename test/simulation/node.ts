@@ -4,7 +4,6 @@
 import type { ClusterView } from '../../src/cluster/coordinator.js';
 import { type Effect, Election, type Standing } from '../../src/cluster/election.js';
 import { assert } from '../../src/core/assert.js';
-import { silentLogger } from '../../src/core/logger.js';
 import type { DiskLog } from '../../src/log/disk-log.js';
 import { EpochHistory, type EpochStart } from '../../src/log/epoch-history.js';
 import type { Refusal } from '../../src/replication/frames.js';
@@ -543,7 +542,6 @@ export class SimulatedNode {
       log,
       recordAt: (offset) => directory.file[offset]!,
       history: this.#history,
-      logger: silentLogger,
       propose: (wanted) => {
         let isSent = false;
         this.#run(() => {
