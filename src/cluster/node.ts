@@ -5,7 +5,6 @@
 //                                        ^                  |   +-> receiver (link to the leader)
 //                                        +---- outcomes ----+   +-> serve, stand down: whoever has the clients
 import { join } from 'node:path';
-import { z } from 'zod';
 import { formatAddress } from '../core/address.js';
 import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
@@ -21,7 +20,7 @@ import { type Membership, readCommitted, readMembership, writeMembership } from 
 import { listSnapshots } from '../log/snapshot-file.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
-import { Leadership, type NodeProgress } from '../replication/leadership.js';
+import { Leadership } from '../replication/leadership.js';
 import { dialReplica, dialTunnel, probePeer, type Tunnel } from '../replication/peer-dialer.js';
 import {
   openPeerListener,
@@ -35,6 +34,7 @@ import { writeEpochBegun } from '../state/records.js';
 import type { Storage } from '../state/storage.js';
 import type { ClusterView, Coordinator, MemberKey } from './coordinator.js';
 import { type Effect, Election } from './election.js';
+import { type ClusterStatus, membersOf, readStatus } from './status.js';
 
 const TICK_MS = 100;
 /** A leader whose lease is not renewed goes on while all in sync were heard of within this time (R10). */
@@ -93,26 +93,6 @@ export interface ClusterNodeOptions {
 }
 
 export type Role = 'leader' | 'member' | 'waiting';
-
-/** What `GET /api/v1/cluster` answers, but for what only the leader knows: see `ClusterStatus`. */
-export interface ClusterMemberStatus {
-  node: string;
-  role: 'leader' | 'member';
-  logEnd: number | null;
-  lagRecords: number | null;
-  inSync: boolean;
-  mqtt: string;
-  http: string;
-}
-
-export interface ClusterStatus {
-  cluster: string;
-  leader: string | null;
-  epoch: number;
-  highWatermark: number;
-  inSync: string[];
-  members: ClusterMemberStatus[];
-}
 
 export class ClusterNode {
   readonly #options: ClusterNodeOptions;
@@ -326,24 +306,15 @@ export class ClusterNode {
     if (this.#leadership !== undefined) return this.#ownStatus(this.#leadership);
     const leader = this.#election.leader ?? null;
     if (this.#status !== undefined) return { ...this.#status, leader };
-    const members = [...(this.#view?.members.values() ?? [])].map(
-      ({ value }): ClusterMemberStatus => ({
-        node: value.node,
-        role: value.node === leader ? 'leader' : 'member',
-        logEnd: null,
-        lagRecords: null,
-        inSync: this.#view?.state?.value.inSync.some(({ node }) => node === value.node) ?? false,
-        mqtt: value.mqtt,
-        http: value.http,
-      }),
-    );
+    const inSync = this.#view?.state?.value.inSync.map(({ node }) => node) ?? [];
+    const progress = inSync.map((node) => ({ node, isInSync: true, logEnd: undefined, applied: undefined }));
     return {
       cluster,
       leader,
       epoch: this.#election.epoch,
       highWatermark: this.#storage?.log.highWatermark ?? 0,
-      inSync: this.#view?.state?.value.inSync.map(({ node }) => node) ?? [],
-      members,
+      inSync,
+      members: membersOf(leader, progress, 0, this.#view?.members ?? new Map()),
     };
   }
 
@@ -529,12 +500,19 @@ export class ClusterNode {
     return { logEnd, logEpoch: this.#history.epochAt(logEnd - 1) ?? 0, isSuspect: this.#isSuspect };
   }
 
-  /** The log is a part of a leader's, or is the leader's: what it lacked it gets. */
+  /** The log has what it may have lacked. A disk that cannot note that leaves it suspect, which costs an election and nothing else. */
   #clearSuspicion(): void {
     if (!this.#isSuspect) return;
     this.#isSuspect = false;
+    try {
+      this.#writeMembership();
+    } catch (error) {
+      if (!(error instanceof GomqError)) throw error;
+      this.#isSuspect = true;
+      this.#options.logger.error('cannot note on disk that the log is complete', { why: error.message });
+      return;
+    }
     this.#isGrowing = false;
-    this.#writeMembership();
     this.#election.onTrusted();
     this.#register();
   }
@@ -599,11 +577,14 @@ export class ClusterNode {
     const { endOffset } = snapshot;
     const { directory, openStorage, logger, nodeId } = this.#options;
     const { path, incarnation } = directory;
+    const storage = this.#storage;
+    // Found damaged in the meantime: there will be another snapshot.
+    if (storage === undefined || this.#isStopping) return;
     const isInSync = this.#view?.state?.value.inSync.some(
       (one) => one.node === nodeId && one.incarnation === incarnation,
     );
     assert(isInSync !== true || this.#isSuspect, 'a node that is in sync, and whole, needs no snapshot');
-    await this.#storage!.close();
+    await storage.close();
     this.#storage = undefined;
     // Whatever was promised of what is here is over with it.
     directory.renewIncarnation();
@@ -624,6 +605,8 @@ export class ClusterNode {
   /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
   async #replaceDamaged(): Promise<void> {
     const { directory, openStorage, logger } = this.#options;
+    // Asked for twice: what is there now is the new one.
+    if (this.#storage !== undefined || this.#isStopping) return;
     // First of all: an empty log must never go under the name of one that was in sync.
     directory.renewIncarnation();
     const aside = putAside(directory.path);
@@ -943,40 +926,20 @@ export class ClusterNode {
     const { cluster, nodeId } = this.#options;
     const { epoch } = leadership;
     const highWatermark = Math.max(leadership.highWatermark, this.#storage?.log.highWatermark ?? 0);
-    const progress = new Map(leadership.progress().map((one) => [one.node, one]));
-    const members = this.#view?.members ?? new Map();
-    const nodes = [...new Set([...progress.keys(), ...members.keys()])].sort();
-    const logEnd = this.#storage?.log.endOffset ?? 0;
     return {
       cluster,
       leader: nodeId,
       epoch,
       highWatermark,
       inSync: leadership.inSync.map(({ node }) => node),
-      members: nodes.map((node) =>
-        memberStatus(node, nodeId, logEnd, progress.get(node), members.get(node)?.value),
+      members: membersOf(
+        nodeId,
+        leadership.progress(),
+        this.#storage?.log.endOffset ?? 0,
+        this.#view?.members ?? new Map(),
       ),
     };
   }
-}
-
-function memberStatus(
-  node: string,
-  leader: string,
-  logEnd: number,
-  progress: NodeProgress | undefined,
-  key: MemberKey | undefined,
-): ClusterMemberStatus {
-  const end = progress?.logEnd;
-  return {
-    node,
-    role: node === leader ? 'leader' : 'member',
-    logEnd: end ?? null,
-    lagRecords: end === undefined ? null : Math.max(0, logEnd - end),
-    inSync: progress?.isInSync ?? false,
-    mqtt: key?.mqtt ?? '',
-    http: key?.http ?? '',
-  };
 }
 
 /** A leader that this node follows, or tries to. */
@@ -998,36 +961,4 @@ async function openOrNot(options: ClusterNodeOptions, beforeCut: () => void): Pr
     });
     return undefined;
   }
-}
-
-const statusSchema = z.object({
-  cluster: z.string(),
-  leader: z.string().nullable(),
-  epoch: z.number(),
-  highWatermark: z.number(),
-  inSync: z.array(z.string()),
-  members: z.array(
-    z.object({
-      node: z.string(),
-      role: z.enum(['leader', 'member']),
-      logEnd: z.number().nullable(),
-      lagRecords: z.number().nullable(),
-      inSync: z.boolean(),
-      mqtt: z.string(),
-      http: z.string(),
-    }),
-  ),
-});
-
-/** @throws {GomqError} PEER_PROTOCOL */
-function readStatus(bytes: Buffer): ClusterStatus {
-  let value: unknown;
-  try {
-    value = JSON.parse(bytes.toString());
-  } catch {
-    throw new GomqError('PEER_PROTOCOL', 'heartbeat: the status is not JSON');
-  }
-  const status = statusSchema.safeParse(value);
-  if (!status.success) throw new GomqError('PEER_PROTOCOL', 'heartbeat: the status is not one');
-  return status.data;
 }

@@ -1,5 +1,5 @@
 // What the API shows of the cluster and lets the operator do to it, as every broker answers it: one that stands alone is a cluster of one.
-import type { ClusterStatus } from '../cluster/node.js';
+import type { ClusterStatus } from '../cluster/status.js';
 
 /** What `GET /api/v1/cluster` answers. */
 export interface HttpClusterStatus extends ClusterStatus {

@@ -996,3 +996,28 @@ test('a retained scan does not send what was retained before a newer QoS 0 messa
     await turns(5);
     assert.equal(client.payloads.at(-1), 'new', `${story(client)}`);
   }));
+
+test('what all publishers together have uncommitted has a bound, however many come and go', () =>
+  byHand(
+    async (broker) => {
+      const boundBytes = 65_536 * 32;
+      const packetBytes = 60_000;
+      let refused = 0;
+      for (let i = 1; i <= 60; i++) {
+        const visitor = await broker.open({ version: 5, clientId: `visitor-${i}` });
+        const before = broker.log.endOffset;
+        visitor.send(publishBytes(5, 'a', Buffer.alloc(packetBytes), { qos: 1, messageId: 1 }));
+        await turns(2);
+        if (broker.log.endOffset === before) refused++;
+        visitor.transport.cut(0);
+        await turns(2);
+      }
+      assert.ok(
+        broker.log.uncommittedBytes <= boundBytes + 2 * packetBytes,
+        `${broker.log.uncommittedBytes} bytes wait`,
+      );
+      assert.ok(refused > 10, `${refused} were refused`);
+      await settle(broker);
+    },
+    { log: { uncommittedBytes: 65_536 } },
+  ));
