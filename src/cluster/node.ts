@@ -103,6 +103,8 @@ export class ClusterNode {
   #storage: Storage | undefined = undefined;
   #view: ClusterView | undefined = undefined;
   #listener: PeerListener | undefined = undefined;
+  /** Where other brokers reach this node. */
+  #peerAddress = '';
   #leadership: Leadership | undefined = undefined;
   #isServing = false;
   #following: Following | undefined = undefined;
@@ -255,6 +257,8 @@ export class ClusterNode {
 
   /** Has everybody know where this node is, and with which directory. */
   #register(): void {
+    // Whoever leaves says nothing any more: its key goes with its lease.
+    if (this.#isStopping) return;
     const { coordinator, nodeId, directory } = this.#options;
     const shape = this.#logShape(this.#storage);
     const key: MemberKey = {
@@ -264,7 +268,7 @@ export class ClusterNode {
       ...shape,
       isSuspect: shape.isSuspect && !this.#isGrowing,
       epoch: this.#epoch,
-      peer: this.#peerAddress(),
+      peer: this.#peerAddress,
       ...this.#options.addresses(),
       version,
     };
@@ -885,6 +889,7 @@ export class ClusterNode {
       },
       onTunnel,
     });
+    this.#peerAddress = formatAddress({ host: this.#options.advertise, port: this.#listener.address.port });
   }
 
   #refusalOf({ purpose, epoch, node, incarnation }: HelloFrame): Refusal | undefined {
@@ -915,11 +920,6 @@ export class ClusterNode {
       incarnation: directory.incarnation,
       epoch: this.#election.epoch,
     };
-  }
-
-  #peerAddress(): string {
-    const { address } = this.#listener!;
-    return formatAddress({ host: this.#options.advertise, port: address.port });
   }
 
   #ownStatus(leadership: Leadership): ClusterStatus {

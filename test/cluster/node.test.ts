@@ -1,0 +1,333 @@
+// One node, with its real log and its real wire, beside a leader and an etcd that do as they are told.
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { MemberKey } from '../../src/cluster/coordinator.js';
+import { ClusterNode } from '../../src/cluster/node.js';
+import { systemClock } from '../../src/core/clock.js';
+import { loadConfig } from '../../src/core/config-load.js';
+import { openDataDirectory } from '../../src/log/data-directory.js';
+import { incomingName } from '../../src/log/install-snapshot.js';
+import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
+import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
+import type { LinkToMember } from '../../src/replication/peer-link.js';
+import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
+import { RecordWriter } from '../../src/state/record-codec.js';
+import { writeEpochBegun } from '../../src/state/records.js';
+import { openStorage, type Storage } from '../../src/state/storage.js';
+import { type LogLine, listeningLogger } from '../log/disk-logs.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+import { ManualCoordinator } from './manual-coordinator.js';
+
+const SECRET = 'sixteen characters';
+const RECORDS = 3;
+const WAIT_MS_MAX = 10_000;
+/** Long enough for a node to campaign many times over. */
+const QUIET_MS = 700;
+
+/** What is different in a test. */
+interface Setting {
+  readonly isSuspect?: boolean;
+  /** What the directory has noted, beyond what the log has. */
+  readonly committed?: number;
+  /** There is a leader, a. */
+  readonly hasLeader?: boolean;
+  /** What the leader does about the node's position. */
+  readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
+}
+
+class Bench {
+  readonly coordinator = new ManualCoordinator(systemClock);
+  readonly lines: LogLine[] = [];
+  readonly defects: unknown[] = [];
+  readonly failures: Error[] = [];
+  readonly folder = join(temporaryFolder(), 'b');
+  readonly directory = openDataDirectory(this.folder, { nodeId: 'b' });
+  readonly links: LinkToMember[] = [];
+  served = 0;
+  node: ClusterNode | undefined = undefined;
+  leader: PeerListener | undefined = undefined;
+  #positions = 0;
+  readonly #setting: Setting;
+  readonly #logger = listeningLogger(this.lines);
+
+  constructor(setting: Setting) {
+    this.#setting = setting;
+  }
+
+  /** A log of three records of epoch 1, in a cluster whose last leader, of epoch 2, is a. */
+  async start(): Promise<ClusterNode> {
+    const { isSuspect = false, committed, hasLeader = true } = this.#setting;
+    const storage = await this.#open(0, () => undefined);
+    for (let i = 0; i < RECORDS; i++) {
+      const writer = new RecordWriter();
+      writeEpochBegun(writer, { epoch: 1, node: 'a' });
+      const slice = storage.log.append('', writer.length, false);
+      writer.copyTo(slice.buffer, slice.start);
+    }
+    await storage.log.settled();
+    storage.log.advance(RECORDS);
+    await storage.close();
+    if (committed !== undefined) writeCommitted(this.folder, committed);
+    writeMembership(this.folder, {
+      clusterId: 'id',
+      epoch: 2,
+      starts: [{ epoch: 1, start: 0 }],
+      isSuspect,
+    });
+    this.leader = await this.#openLeader();
+    const inSync = [
+      { node: 'a', incarnation: 'a1' },
+      { node: 'b', incarnation: this.directory.incarnation },
+    ];
+    this.coordinator.put({ state: { clusterId: 'id', epoch: 2, leader: 'a', inSync, nonce: 'n' } });
+    if (hasLeader) {
+      const { port } = this.leader.address;
+      this.coordinator.put({ member: memberKey('a', 'a1', `127.0.0.1:${port}`) });
+      this.coordinator.put({ leader: { node: 'a', epoch: 2, nonce: 'n' } });
+    }
+    return this.begin();
+  }
+
+  async begin(): Promise<ClusterNode> {
+    let drawn = 0;
+    this.node = await ClusterNode.start({
+      cluster: 'c',
+      nodeId: 'b',
+      replicas: 2,
+      minInSync: 2,
+      leaseSeconds: 3,
+      peer: '127.0.0.1:0',
+      advertise: '127.0.0.1',
+      secret: SECRET,
+      tls: undefined,
+      directory: this.directory,
+      coordinator: this.coordinator,
+      clock: systemClock,
+      logger: this.#logger,
+      draw: () => `drawn ${++drawn}`,
+      openStorage: (committed, beforeCut) => this.#open(committed, beforeCut),
+      addresses: () => ({ mqtt: '', http: '' }),
+      onServe: () => {
+        this.served++;
+      },
+      onStandDown: () => undefined,
+      onChange: () => undefined,
+      onTunnel: (socket) => socket.destroy(),
+      hasRoom: () => true,
+      onFailure: (error) => this.failures.push(error),
+      onDefect: (error) => this.defects.push(error),
+    });
+    this.node.join();
+    return this.node;
+  }
+
+  /** As when its process is killed: its key goes, its links break, nobody listens. */
+  async killLeader(): Promise<void> {
+    for (const link of this.links) link.destroy(undefined);
+    await this.leader?.close();
+    this.coordinator.put({ leader: undefined, gone: 'a' });
+  }
+
+  async end(): Promise<void> {
+    await this.node?.stop();
+    for (const link of this.links) link.destroy(undefined);
+    await this.leader?.close();
+    this.directory.release();
+    assert.deepEqual(this.defects, []);
+  }
+
+  said(pattern: RegExp): boolean {
+    return this.lines.some(({ message }) => pattern.test(message));
+  }
+
+  #open(committed: number, beforeCut: () => void): Promise<Storage> {
+    return openStorage({
+      config: loadConfig({ set: ['log.reserveBytes=1048576'] }),
+      directory: this.directory,
+      committed,
+      beforeCut,
+      logger: this.#logger,
+      clock: systemClock,
+      state: { internedTopics: 100, mayRead: undefined },
+      onFailure: (error) => this.failures.push(error),
+      onDefect: (error) => this.defects.push(error),
+    });
+  }
+
+  #openLeader(): Promise<PeerListener> {
+    return openPeerListener({
+      address: '127.0.0.1:0',
+      secret: SECRET,
+      logger: this.#logger,
+      identity: () => ({ cluster: 'c', clusterId: 'id', node: 'a', incarnation: 'a1', epoch: 2 }),
+      mayAccept: () => undefined,
+      onTunnel: (socket) => socket.destroy(),
+      onReplica: (link) => {
+        this.links.push(link);
+        link.start({
+          onDrain: () => undefined,
+          onClose: () => undefined,
+          onFrame: (frame: FrameToLeader) => {
+            if (frame.type !== 'position') return;
+            this.#setting.onPosition?.(link, frame.logEnd, ++this.#positions);
+          },
+        });
+      },
+    });
+  }
+}
+
+function memberKey(node: string, incarnation: string, peer: string): MemberKey {
+  return {
+    node,
+    incarnation,
+    clusterId: 'id',
+    logEnd: RECORDS,
+    logEpoch: 1,
+    epoch: 2,
+    isSuspect: false,
+    peer,
+    mqtt: '',
+    http: '',
+    version: '',
+  };
+}
+
+/** Says that the log of the leader is the node's up to its end, and how far it is committed. */
+function resume(
+  highWatermark: number,
+  starts = [{ epoch: 1, start: 0 }],
+): NonNullable<Setting['onPosition']> {
+  return (link, logEnd) => {
+    const frame: FrameToMember = {
+      type: 'resume',
+      epoch: 2,
+      cut: logEnd,
+      highWatermark,
+      logStart: 0,
+      history: starts,
+    };
+    link.send(frame);
+  };
+}
+
+async function bench(context: TestContext, setting: Setting): Promise<Bench> {
+  const made = new Bench(setting);
+  context.after(() => made.end());
+  await made.start();
+  return made;
+}
+
+async function until(isThere: () => boolean, what: string): Promise<void> {
+  const endMs = performance.now() + WAIT_MS_MAX;
+  while (!isThere()) {
+    if (performance.now() > endMs) throw new Error(`waited for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function quiet(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+}
+
+test('a suspect node stays suspect, on disk and in etcd, until it has what was committed', async (context) => {
+  const made = await bench(context, { isSuspect: true, onPosition: resume(RECORDS + 1) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.equal(readMembership(made.folder)?.isSuspect, true);
+  await made.killLeader();
+  await quiet();
+  assert.deepEqual(made.coordinator.campaigns, []);
+  assert.equal(made.coordinator.registered.at(-1)?.isSuspect, true, 'it can be compared with again');
+});
+
+test('a suspect node that has what was committed is trusted, and elected', async (context) => {
+  const made = await bench(context, { isSuspect: true, onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.equal(readMembership(made.folder)?.isSuspect, false);
+  await made.killLeader();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+  assert.equal(made.coordinator.campaigns[0], 'b in epoch 3');
+});
+
+test('a log that ends before what was committed is not led with', async (context) => {
+  const made = await bench(context, { committed: RECORDS + 2, hasLeader: false });
+  await quiet();
+  assert.deepEqual(made.coordinator.campaigns, []);
+  assert.equal(readMembership(made.folder)?.isSuspect, true);
+});
+
+test('a whole log is led with, and the epoch is on disk by then', async (context) => {
+  const made = await bench(context, { hasLeader: false });
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.equal(readMembership(made.folder)?.epoch, 3);
+  await quiet();
+  assert.equal(made.served, 0, 'nobody else in sync has the first record of the epoch');
+});
+
+test('nobody is elected by an etcd that has forgotten epochs', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ member: { ...memberKey('a', 'a1', ''), epoch: 9 } });
+  await made.start();
+  await until(() => made.said(/restored from an old copy/), 'the warning');
+  await quiet();
+  assert.deepEqual(made.coordinator.campaigns, []);
+});
+
+test('a node that is elected before it has copied all of the leader before leads with what it has', async (context) => {
+  const starts = [
+    { epoch: 1, start: 0 },
+    { epoch: 2, start: RECORDS + 7 },
+  ];
+  const made = await bench(context, { onPosition: resume(RECORDS, starts) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  await made.killLeader();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.deepEqual(readMembership(made.folder)?.starts, [
+    { epoch: 1, start: 0 },
+    { epoch: 3, start: RECORDS },
+  ]);
+});
+
+test('a leader that sends nonsense loses its link, and nothing else happens', async (context) => {
+  const made = await bench(context, {
+    onPosition: (link, _logEnd, times) => {
+      const beat = { type: 'heartbeat', epoch: 2, highWatermark: 0, logStart: 0, sequence: times } as const;
+      link.send({ ...beat, status: Buffer.from(times % 2 === 0 ? '{"members":1}' : 'not JSON') });
+    },
+  });
+  await until(() => made.links.length > 2, 'the node to dial again');
+  assert.ok(made.said(/lost the link/));
+});
+
+test('a snapshot that cannot be written is given up, and asked for again', async (context) => {
+  const made = await bench(context, {
+    onPosition: (link) => {
+      // A folder stands where the file is to be.
+      for (let i = 1; i < 4; i++) mkdirSync(join(made.folder, incomingName(i)), { recursive: true });
+      link.send({
+        type: 'snapshotBegin',
+        epoch: 2,
+        endOffset: 10,
+        bytes: 3,
+        history: [{ epoch: 2, start: 0 }],
+      });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.from('abc') });
+    },
+  });
+  await until(() => made.links.length > 2, 'the node to dial again');
+});
+
+test('a node that is elected while it stops leads nothing, and stops', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.isHolding = true;
+  const node = await made.start();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+  made.coordinator.onClose = () => made.coordinator.release();
+  await node.stop();
+  await quiet();
+  assert.equal(made.said(/leads the cluster/), false);
+});
