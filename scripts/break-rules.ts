@@ -23,12 +23,12 @@ const SEEDS_MAX = 2000;
 
 const BREAKS: readonly Break[] = [
   one('R2', 'whoever wants to campaigns, in sync or not', ELECTION, [
-    'if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;\n    if (this.#standing.isSuspect',
-    'if (this.#standing.isSuspect',
+    'if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;\n    const later',
+    'const later',
   ]),
   one('R2', 'another directory under the same name campaigns', ELECTION, [
-    'if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;\n    if (this.#standing.isSuspect',
-    'if (!state.inSync.some((one) => one.node === node)) return;\n    if (this.#standing.isSuspect',
+    'if (!state.inSync.some((one) => one.node === node && one.incarnation === incarnation)) return;\n    const later',
+    'if (!state.inSync.some((one) => one.node === node)) return;\n    const later',
   ]),
   one('R2', 'an election does not begin an epoch', ELECTION, [
     'Math.max(state.epoch, this.#standing.epoch) + 1',
