@@ -1,6 +1,6 @@
 // Owns how each broker is started and with which settings. Every broker is a process of its own on a loopback port; one that keeps its data
 // on disk has a folder of its own, which goes with it.
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -122,9 +122,14 @@ export function gomqVersion(): string {
   return versionOf(gomqFolders.gomq ?? '.');
 }
 
+/** With the commit, where it is another checkout: versions of one number are told apart. */
 function versionOf(folder: string): string {
   const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string };
-  return version;
+  if (folder === '.') return version;
+  const { status, stdout } = spawnSync('git', ['-C', folder, 'log', '-1', '--format=%h of %cs'], {
+    encoding: 'utf8',
+  });
+  return status === 0 ? `${version}, commit ${stdout.trim()}` : version;
 }
 
 const keepers = new Map<string, boolean>();

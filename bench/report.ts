@@ -205,8 +205,8 @@ function beforeTable(report: Report): string[] {
   });
   if (rows.length === 0) return [];
   return [
-    '## Against gomq with its log in memory',
-    'The version before there was a log on disk, in the same rounds: messages delivered a second, or median latency.',
+    '## Against an earlier gomq',
+    `gomq ${report.versions['gomq before']}, in the same rounds: messages delivered a second, or median latency.`,
     table(['', 'gomq', 'before', 'gomq to before', 'target', ''], rows),
   ];
 }

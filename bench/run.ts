@@ -106,7 +106,7 @@ async function main(): Promise<void> {
     .option('--results <folder>', 'where the numbers go as JSON', 'bench/results')
     .option('--data <folder>', 'where brokers keep their data meanwhile; on a real disk', '.cache/bench')
     .option('--gomq <folder>', 'the checkout of gomq to measure, which is built', '.')
-    .option('--before <folder>', 'another checkout of gomq, built too, to compare QoS 0 and latency with')
+    .option('--before <folder>', 'another checkout of gomq, built too, to compare with')
     .parse();
   const options = program.opts<Options>();
   const isQuick = options.quick === true;
