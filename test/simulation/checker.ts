@@ -1,6 +1,6 @@
 // The invariants of /docs/REPLICATION.md, held against everything that happens, by somebody who sees all disks at once. Each check stands where its
 // fact changes, so that it costs little and fails at the event that breaks it.
-import type { ClusterState, InSyncMember, Transaction } from '../../src/cluster/coordinator.js';
+import type { ClusterState, ClusterView, InSyncMember, Transaction } from '../../src/cluster/coordinator.js';
 import type { Directory, LogRecord } from './directory.js';
 import { type Life, Violation, type World } from './world.js';
 
@@ -50,9 +50,17 @@ export class Checker {
 
   // ---- epochs -----------------------------------------------------------------------------------------------------------------------
 
-  /** 1: in etcd. Who changes the state, knows it. */
-  onTransaction(before: ClusterState | undefined, { state }: Transaction): void {
+  /** 1: in etcd. Who changes the state, knows it, and the key of the leader (R1). */
+  onTransaction({ state: there, leader }: ClusterView, transaction: Transaction): void {
+    const { stateRevision, leaderRevision, state } = transaction;
+    const revisions = [there?.revision ?? 0, leader?.revision ?? 0];
+    check(
+      revisions[0] === stateRevision && revisions[1] === leaderRevision,
+      () =>
+        `a transaction for state ${stateRevision} and leader key ${leaderRevision} is carried out where they are ${revisions.join(' and ')}`,
+    );
     if (state === undefined) return;
+    const before = there?.value;
     if (before !== undefined && !this.isStateForeign) {
       check(
         state.clusterId === before.clusterId,

@@ -6,11 +6,9 @@ import type {
   MemberKey,
   Outcome,
   Transaction,
-  Versioned,
 } from '../../src/cluster/coordinator.js';
-import type { IKeyValue, ITxnResponse } from '../../src/cluster/etcd-client.js';
-import { EtcdKeys } from '../../src/cluster/etcd-keys.js';
-import { type Answer, ETCD, type SimulatedEtcd } from './etcd.js';
+import { EtcdKeys, revisionOf } from '../../src/cluster/etcd-keys.js';
+import { ETCD, type SimulatedEtcd } from './etcd.js';
 import type { Life, World } from './world.js';
 
 const POLL_MS = 1000;
@@ -81,11 +79,11 @@ export class SimulatedCoordinator {
     this.#etcd.request(
       this.#life,
       WRITE_MS,
-      () => this.#etcd.transact(transaction, lease),
+      () => this.#etcd.transact(keys.transaction(transaction, lease), transaction),
       (result) => {
         if (this.#isClosed) return;
-        if (result.kind !== 'lease-gone') {
-          answer(outcomeOf(transaction, result));
+        if (result !== 'lease-gone') {
+          answer(keys.outcome(transaction, result));
           return;
         }
         this.#leaseGone(lease!);
@@ -231,12 +229,15 @@ export class SimulatedCoordinator {
     this.#etcd.request(
       this.#life,
       WRITE_MS,
-      () => this.#etcd.putMember(member, lease),
-      (revision) => {
+      () => this.#etcd.transact(keys.putMember(member, lease)),
+      (result) => {
         this.#isWritingMember = false;
-        if (revision === undefined) this.#leaseGone(lease);
-        if (this.#member === member && this.#lease === lease) this.#memberRevision = revision ?? 0;
-        else this.#writeMember();
+        if (result === 'lease-gone') this.#leaseGone(lease);
+        else if (this.#member === member && this.#lease === lease) {
+          this.#memberRevision = revisionOf(result.header.revision);
+          return;
+        }
+        this.#writeMember();
       },
       () => {
         this.#isWritingMember = false;
@@ -249,20 +250,6 @@ export class SimulatedCoordinator {
     if (this.#member === undefined || this.#memberRevision === 0 || revision < this.#memberRevision) return;
     if (members.get(this.#member.node)?.revision !== this.#memberRevision) this.#writeMember();
   }
-}
-
-/** As EtcdKeys reads it out of what etcd answers. */
-function outcomeOf(transaction: Transaction, answer: Exclude<Answer, { kind: 'lease-gone' }>): Outcome {
-  if (answer.kind === 'done') return answer;
-  const header = { revision: String(answer.revision) } as ITxnResponse['header'];
-  const responses = [answer.state, answer.leader].map((there) => ({
-    response_range: { kvs: there === undefined ? [] : [pairOf(there)] },
-  }));
-  return keys.outcome(transaction, { header, succeeded: false, responses } as unknown as ITxnResponse);
-}
-
-function pairOf({ value, revision }: Versioned<object>): IKeyValue {
-  return { value: Buffer.from(JSON.stringify(value)), mod_revision: String(revision) } as IKeyValue;
 }
 
 function ignore(): void {}

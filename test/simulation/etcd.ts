@@ -1,20 +1,19 @@
 // etcd as far as a cluster of brokers sees it: three kinds of keys, leases, revisions, transactions. It can be away, lose requests or their answers,
 // carry out what was given up long ago, be wiped, or be brought back from an older copy.
-import type {
-  ClusterState,
-  ClusterView,
-  LeaderKey,
-  MemberKey,
-  Transaction,
-  Versioned,
-} from '../../src/cluster/coordinator.js';
+import type { ClusterState, ClusterView, LeaderKey, Transaction } from '../../src/cluster/coordinator.js';
+import type { IKeyValue, IRequestOp, ITxnRequest, ITxnResponse } from '../../src/cluster/etcd-client.js';
+import { EtcdKeys } from '../../src/cluster/etcd-keys.js';
+import { assert } from '../../src/core/assert.js';
 import type { Network } from './network.js';
 import type { Life, World } from './world.js';
 
 export const ETCD = 'etcd';
+const keys = new EtcdKeys('cluster');
 
-interface Leased<T> extends Versioned<T> {
-  readonly lease: string;
+interface Stored {
+  readonly pair: IKeyValue;
+  readonly revision: number;
+  readonly lease: string | undefined;
 }
 
 interface Lease {
@@ -23,22 +22,13 @@ interface Lease {
 
 /** What a copy of its data holds. */
 export interface Copy {
-  readonly revision: number;
-  readonly state: Versioned<ClusterState> | undefined;
-  readonly leader: Leased<LeaderKey> | undefined;
-  readonly members: ReadonlyMap<string, Leased<MemberKey>>;
+  readonly view: ClusterView;
+  readonly pairs: ReadonlyMap<string, Stored>;
   readonly leases: readonly string[];
 }
 
-export type Answer =
-  | { readonly kind: 'done'; readonly revision: number }
-  | { readonly kind: 'lease-gone' }
-  | {
-      readonly kind: 'failed';
-      readonly revision: number;
-      readonly state: Versioned<ClusterState> | undefined;
-      readonly leader: Versioned<LeaderKey> | undefined;
-    };
+/** As EtcdLine answers it. */
+export type Answer = ITxnResponse | 'lease-gone';
 
 export class SimulatedEtcd {
   readonly #world: World;
@@ -49,19 +39,18 @@ export class SimulatedEtcd {
   #revisionMin = 0;
   /** No precaution is taken against that. */
   reusesRevisions = false;
-  #state: Versioned<ClusterState> | undefined = undefined;
-  #leader: Leased<LeaderKey> | undefined = undefined;
-  #members = new Map<string, Leased<MemberKey>>();
+  #pairs = new Map<string, Stored>();
   readonly #leases = new Map<string, Lease>();
-  #view: ClusterView | undefined = undefined;
+  /** What is in the pairs. */
+  #view: ClusterView = { revision: 1, state: undefined, leader: undefined, members: new Map() };
   readonly #watchers = new Set<() => void>();
   isDown = false;
   /** Of a request, or of its answer, to be lost. */
   lossChance = 0;
   /** Upper bound of what either takes. */
   slowMs = 8;
-  /** Told of each change that somebody asked for, before anybody else hears of it. */
-  onTransaction: (before: ClusterState | undefined, transaction: Transaction) => void = () => undefined;
+  /** Told of each transaction that is carried out, before anybody else hears of it. */
+  onTransaction: (before: ClusterView, transaction: Transaction) => void = () => undefined;
 
   /** Counts how often its data were exchanged. */
   #process = 0;
@@ -73,11 +62,11 @@ export class SimulatedEtcd {
   }
 
   get state(): ClusterState | undefined {
-    return this.#state?.value;
+    return this.#view.state?.value;
   }
 
   get leader(): LeaderKey | undefined {
-    return this.#leader?.value;
+    return this.#view.leader?.value;
   }
 
   /** Sends it something to do. What is lost is found out after `timeoutMs`, as is what takes longer; that may be done all the same. */
@@ -132,12 +121,6 @@ export class SimulatedEtcd {
   // ---- what it does -----------------------------------------------------------------------------------------------------------------
 
   read(): ClusterView {
-    this.#view ??= {
-      revision: this.#revision,
-      state: this.#state,
-      leader: this.#leader,
-      members: new Map(this.#members),
-    };
     return this.#view;
   }
 
@@ -157,40 +140,41 @@ export class SimulatedEtcd {
 
   revoke(id: string): void {
     if (!this.#leases.delete(id)) return;
-    const isLeader = this.#leader?.lease === id;
-    const members = [...this.#members].filter(([, { lease }]) => lease === id);
-    if (!isLeader && members.length === 0) return;
+    const leased = [...this.#pairs.values()].filter(({ lease }) => lease === id);
+    if (leased.length === 0) return;
+    const { leader } = this.#view;
     this.#change(() => {
-      if (isLeader) {
-        this.#world.note(ETCD, () => `the key of the leader ${this.#leader!.value.node} is gone`);
-        this.#leader = undefined;
-      }
-      for (const [node] of members) this.#members.delete(node);
+      for (const { pair } of leased) this.#delete(pair.key);
     });
+    if (leader !== undefined && this.#view.leader === undefined)
+      this.#world.note(ETCD, () => `the key of the leader ${leader.value.node} is gone`);
   }
 
-  putMember(value: MemberKey, lease: string): number | undefined {
-    if (!this.#leases.has(lease)) return undefined;
-    this.#change((revision) => this.#members.set(value.node, { value, revision, lease }));
-    return this.#revision;
-  }
-
-  transact(transaction: Transaction, lease: string | undefined): Answer {
-    const { stateRevision, leaderRevision, state, leader } = transaction;
-    const isAsExpected =
-      (this.#state?.revision ?? 0) === stateRevision && (this.#leader?.revision ?? 0) === leaderRevision;
+  /** @param transaction what the request was made of, where it is one of the election */
+  transact({ compare = [], success = [], failure = [] }: ITxnRequest, transaction?: Transaction): Answer {
+    const isAsExpected = compare.every(({ key, mod_revision: revision }) => {
+      return (this.#pairs.get(textOf(key!))?.revision ?? 0) === Number(revision);
+    });
     if (!isAsExpected) {
-      return { kind: 'failed', revision: this.#revision, state: this.#state, leader: this.#leader };
+      const responses = failure.map(({ request_range: range }) => {
+        const found = this.#pairs.get(textOf(range!.key!));
+        return { response_range: { kvs: found === undefined ? [] : [found.pair] } };
+      });
+      return this.#answer(false, responses as ITxnResponse['responses']);
     }
-    if (lease !== undefined && !this.#leases.has(lease)) return { kind: 'lease-gone' };
-    this.onTransaction(this.#state?.value, transaction);
-    this.#change((revision) => {
-      if (state !== undefined) this.#state = { value: state, revision };
-      if (leader === 'delete') this.#leader = undefined;
-      else if (leader !== undefined) this.#leader = { value: leader, revision, lease: lease! };
+    const isLeased = success.every(({ request_put: wanted }) => {
+      return wanted?.lease === undefined || this.#leases.has(String(wanted.lease));
     });
-    this.#world.note(ETCD, () => `revision ${this.#revision}: ${describe(transaction)}`);
-    return { kind: 'done', revision: this.#revision };
+    if (!isLeased) return 'lease-gone';
+    if (transaction !== undefined) this.onTransaction(this.#view, transaction);
+    this.#carryOut(success);
+    if (transaction !== undefined)
+      this.#world.note(ETCD, () => `revision ${this.#revision}: ${describe(transaction)}`);
+    return this.#answer(true, []);
+  }
+
+  #answer(succeeded: boolean, responses: ITxnResponse['responses']): ITxnResponse {
+    return { header: { revision: String(this.#revision) }, succeeded, responses } as ITxnResponse;
   }
 
   // ---- faults -----------------------------------------------------------------------------------------------------------------------
@@ -206,44 +190,72 @@ export class SimulatedEtcd {
   }
 
   copy(): Copy {
-    return {
-      revision: this.#revision,
-      state: this.#state,
-      leader: this.#leader,
-      members: new Map(this.#members),
-      leases: [...this.#leases.keys()],
-    };
+    return { view: this.#view, pairs: new Map(this.#pairs), leases: [...this.#leases.keys()] };
   }
 
   /** Undefined wipes it. Leases of a copy have all their time before them. */
   restore(copy: Copy | undefined): void {
     this.#process++;
     if (!this.reusesRevisions) this.#revisionMin = Math.max(this.#revisionMin, this.#revision + 1);
-    this.#revision = copy?.revision ?? 1;
-    this.#state = copy?.state;
-    this.#leader = copy?.leader;
-    this.#members = new Map(copy?.members ?? []);
+    this.#view = copy?.view ?? { revision: 1, state: undefined, leader: undefined, members: new Map() };
+    this.#revision = this.#view.revision;
+    this.#pairs = new Map(copy?.pairs);
     this.#leases.clear();
     for (const id of copy?.leases ?? []) {
       this.#leases.set(id, { expiresMs: this.#world.nowMs + this.leaseMs });
       this.#expireLater(id, this.leaseMs);
     }
-    this.#view = undefined;
     for (const ring of this.#watchers) ring();
   }
 
   /** An operator puts the state key there, when nobody else can. */
-  putState(value: ClusterState): void {
+  putState(state: ClusterState): void {
+    this.#carryOut(keys.transaction({ stateRevision: 0, leaderRevision: 0, state }, undefined).success!);
+  }
+
+  #carryOut(operations: readonly IRequestOp[]): void {
     this.#change((revision) => {
-      this.#state = { value, revision };
+      for (const { request_put: wanted, request_delete_range: unwanted } of operations) {
+        if (wanted !== undefined) this.#put(wanted, revision);
+        if (unwanted !== undefined) this.#delete(unwanted.key!);
+      }
     });
   }
 
   #change(change: (revision: number) => void): void {
     this.#revision = Math.max(this.#revision + 1, this.#revisionMin);
-    this.#view = undefined;
+    this.#view = { ...this.#view, revision: this.#revision };
     change(this.#revision);
     for (const ring of this.#watchers) ring();
+  }
+
+  /** Each value is read once, as EtcdKeys reads it. */
+  #put({ key, value, lease }: NonNullable<IRequestOp['request_put']>, revision: number): void {
+    const pair = { key, value, mod_revision: String(revision) } as IKeyValue;
+    this.#pairs.set(textOf(key!), { pair, revision, lease: lease === undefined ? undefined : String(lease) });
+    const put = keys.view(revision, [pair]);
+    assert(!('problem' in put), 'what is put can be read');
+    const { state, leader, members } = this.#view;
+    this.#view = {
+      revision,
+      state: put.state ?? state,
+      leader: put.leader ?? leader,
+      members: put.members.size === 0 ? members : new Map([...members, ...put.members]),
+    };
+  }
+
+  #delete(key: Buffer | string): void {
+    const found = this.#pairs.get(textOf(key));
+    if (found === undefined) return;
+    this.#pairs.delete(textOf(key));
+    const { leader, members } = keys.view(found.revision, [found.pair]) as ClusterView;
+    const left = new Map(this.#view.members);
+    for (const node of members.keys()) left.delete(node);
+    this.#view = {
+      ...this.#view,
+      leader: leader === undefined ? this.#view.leader : undefined,
+      members: left,
+    };
   }
 
   #expireLater(id: string, afterMs: number): void {
@@ -256,6 +268,10 @@ export class SimulatedEtcd {
       else this.revoke(id);
     });
   }
+}
+
+function textOf(key: Buffer | string): string {
+  return key.toString();
 }
 
 function describe({ state, leader }: Transaction): string {

@@ -345,13 +345,14 @@ export class Faults {
     const { state } = etcd;
     if (state === undefined || etcd.isDown || this.#copies.length === 0) return false;
     const copy = world.random.pick(this.#copies);
-    const isSame = copy.state?.value.epoch === state.epoch && namesOf(copy.state.value) === namesOf(state);
+    const there = copy.view.state?.value;
+    const isSame = there?.epoch === state.epoch && namesOf(there) === namesOf(state);
     if (!isSame && !GOES_BEYOND) return false;
     // Nor is it of another cluster, which an operator would be told.
-    const { clusterId } = copy.state?.value ?? state;
+    const { clusterId } = there ?? state;
     if (machines.some(({ directory }) => (directory.membership?.clusterId ?? clusterId) !== clusterId))
       return false;
-    world.note('world', () => `etcd is brought back as it was at revision ${copy.revision}`);
+    world.note('world', () => `etcd is brought back as it was at revision ${copy.view.revision}`);
     checker.isStateForeign = true;
     etcd.restore(copy);
     return true;
