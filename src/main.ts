@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Builds the rooms, starts, drains, stops; the only file that wires them. Run as a program it is `gomq`.
 import { readFileSync, realpathSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { v7 as uuid } from 'uuid';
 import { Broker } from './broker/broker.js';
@@ -83,13 +84,19 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
     accessControl,
   };
   const isClustered = config.cluster.etcd.endpoints.length > 0;
-  const core = isClustered ? await startNode(common) : await startAlone(common);
   let http: HttpServer | undefined;
+  const core = isClustered
+    ? await startNode(common, (socket, alreadyRead) => {
+        if (http === undefined) socket.destroy();
+        else http.acceptPassedOn(socket, alreadyRead);
+      })
+    : await startAlone(common);
   let httpAddress: string | undefined;
   let listeners: Listeners | undefined;
   let isOpen = true;
   try {
-    if (config.http.listen !== '') {
+    // A node of a cluster answers what others pass on, whether it has an address for it or not.
+    if (config.http.listen !== '' || isClustered) {
       // Whoever has the token is the operator; without one, whoever can reach the API is an anonymous client.
       const rules = config.http.token === '' ? accessControl : undefined;
       http = createHttpServer({
@@ -117,7 +124,7 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
         },
         cluster: core.cluster,
       });
-      httpAddress = await http.listen();
+      if (config.http.listen !== '') httpAddress = await http.listen();
     }
     listeners = await openListeners({
       listeners: config.listeners,
@@ -230,7 +237,7 @@ async function startAlone(common: Common): Promise<Core> {
   });
   const node = directory?.nodeId ?? config.node.id;
   let addresses = { mqtt: '', http: '' };
-  const alone = async (): Promise<void> => {
+  const alone = async (): Promise<never> => {
     throw new GomqError('REFUSED', `${node} stands alone: there is no other node`, {
       hint: 'A broker is a node of a cluster when it is started with --etcd.',
     });
@@ -242,7 +249,8 @@ async function startAlone(common: Common): Promise<Core> {
     cluster: {
       node,
       isServing: () => true,
-      leaderHttp: () => undefined,
+      leader: () => undefined,
+      openLeader: alone,
       stepDown: alone,
       removeNode: alone,
       status() {
@@ -273,7 +281,10 @@ async function startAlone(common: Common): Promise<Core> {
   };
 }
 
-async function startNode(common: Common): Promise<Core> {
+async function startNode(
+  common: Common,
+  onHttp: (socket: Socket, alreadyRead: Buffer) => void,
+): Promise<Core> {
   const { config, logger, clock, onFailure, onDefect } = common;
   const { cluster } = config;
   const { name, etcd, replicas } = cluster;
@@ -309,6 +320,7 @@ async function startNode(common: Common): Promise<Core> {
       replicas,
       minInSync: minInSyncOf(config),
       leaseSeconds: cluster.leaseSeconds,
+      lagSeconds: cluster.lagSeconds,
       peer: cluster.peer,
       advertise,
       secret: cluster.secret,
@@ -359,6 +371,7 @@ async function startNode(common: Common): Promise<Core> {
         if (alreadyRead.length > 0) socket.unshift(alreadyRead);
         broker.accept(TcpTransport.overTunnel(socket, client));
       },
+      onHttp: (socket, _hello, alreadyRead) => onHttp(socket, alreadyRead),
       onFailure,
       onDefect,
     });
@@ -386,7 +399,12 @@ async function startNode(common: Common): Promise<Core> {
       status: () => ({ ...started.status, replicas, minInSync: minInSyncOf(config) }),
       isServing: () => broker !== undefined,
       // Where this node leads, and does not serve yet, there is no other one to ask.
-      leaderHttp: () => (started.leaderPeer === undefined ? undefined : started.leaderAddress('http')),
+      leader: () => (started.leaderPeer === undefined ? undefined : started.leader),
+      async openLeader() {
+        const { socket, alreadyRead } = await started.openHttp();
+        if (alreadyRead.length > 0) socket.unshift(alreadyRead);
+        return socket;
+      },
       stepDown: () => started.stepDown(),
       removeNode: (name) => started.removeNode(name),
     },

@@ -21,7 +21,14 @@ import { listSnapshots } from '../log/snapshot-file.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
 import { Leadership } from '../replication/leadership.js';
-import { dialReplica, dialTunnel, probePeer, type Tunnel } from '../replication/peer-dialer.js';
+import {
+  type DialOptions,
+  dialHttp,
+  dialReplica,
+  dialTunnel,
+  probePeer,
+  type Tunnel,
+} from '../replication/peer-dialer.js';
 import {
   openPeerListener,
   type PeerListener,
@@ -62,6 +69,7 @@ export interface ClusterNodeOptions {
   readonly replicas: number;
   readonly minInSync: number;
   readonly leaseSeconds: number;
+  readonly lagSeconds: number;
   /** Where to listen for other brokers, HOST:PORT. */
   readonly peer: string;
   /** The host that others reach this node at. */
@@ -85,6 +93,8 @@ export interface ClusterNodeOptions {
   /** Clients may have another way to go. */
   onChange(): void;
   onTunnel: PeerListenerOptions['onTunnel'];
+  /** Another node has a request for the leader. */
+  onHttp: PeerListenerOptions['onHttp'];
   /** There is room for the client of another node. */
   hasRoom(): boolean;
   /** This node cannot go on, which is nobody's defect. */
@@ -297,6 +307,11 @@ export class ClusterNode {
     return `${this.#election.leader ?? ''} ${this.#election.epoch}`;
   }
 
+  /** Who leads, as far as it is known. */
+  get leader(): string | undefined {
+    return this.#election.leader;
+  }
+
   /** The leader's address for MQTT clients, or for HTTP. */
   leaderAddress(kind: 'mqtt' | 'http'): string | undefined {
     const leader = this.#election.leader;
@@ -324,10 +339,19 @@ export class ClusterNode {
 
   /** A way to the leader for the bytes of a client. @throws {GomqError} PEER_UNREACHABLE, PEER_REFUSED */
   async openTunnel(client: TunnelClient): Promise<Tunnel> {
+    return dialTunnel({ ...this.#dialing(), client });
+  }
+
+  /** A way to the leader for a request to its HTTP API. @throws {GomqError} PEER_UNREACHABLE, PEER_REFUSED */
+  async openHttp(): Promise<Tunnel> {
+    return dialHttp(this.#dialing());
+  }
+
+  #dialing(): DialOptions {
     const address = this.leaderPeer;
     if (address === undefined) throw new GomqError('PEER_UNREACHABLE', 'there is no leader');
     const { secret, tls } = this.#options;
-    return dialTunnel({ address, identity: this.#identity(), secret, tls, client, timeoutMs: DIAL_MS });
+    return { address, identity: this.#identity(), secret, tls, timeoutMs: DIAL_MS };
   }
 
   /**
@@ -660,7 +684,8 @@ export class ClusterNode {
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
 
   async #lead({ epoch, inSync, gone }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
-    const { nodeId, directory, minInSync, leaseSeconds, clock, logger, onServe, onDefect } = this.#options;
+    const { nodeId, directory, minInSync, leaseSeconds, lagSeconds, clock, logger, onServe, onDefect } =
+      this.#options;
     if (!this.#election.isLeading || this.#election.epoch !== epoch || this.#isStopping) return;
     if (this.#storage === undefined) {
       this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
@@ -673,13 +698,14 @@ export class ClusterNode {
     this.#history.begin(epoch, log.endOffset);
     this.#clearSuspicion();
     this.#writeMembership();
-    const leadership = new Leadership({
+    const leadership: Leadership = new Leadership({
       self: { node: nodeId, incarnation: directory.incarnation },
       epoch,
       inSync,
       gone,
       minInSync,
       silenceMs: (leaseSeconds * 1000) / 2,
+      lagMs: lagSeconds * 1000,
       log,
       history: this.#history,
       clock,
@@ -687,6 +713,7 @@ export class ClusterNode {
       newestSnapshot: () =>
         listSnapshots(nodeDisk, directory.path).find(({ endOffset }) => endOffset <= log.highWatermark),
       onDamaged: (error) => this.onDamaged(error.message),
+      onStuck: () => this.#onStuck(leadership),
       propose: (wanted) => {
         let isSent = false;
         this.#run(() => {
@@ -716,6 +743,14 @@ export class ClusterNode {
       onServe(this.#storage!, epoch);
       this.#options.onChange();
     }, onDefect);
+  }
+
+  /** Nothing is acknowledged while the disk does not answer: whoever has everything leads in its place. */
+  #onStuck(leadership: Leadership): void {
+    const { logger, lagSeconds } = this.#options;
+    const why = `its disk has not answered for ${lagSeconds} s`;
+    if (leadership.inSync.length > 1) this.#run(() => this.#election.yieldLead(why, REST_MS));
+    else logger.error(`the disk has not answered for ${lagSeconds} s, and no other node is in sync`);
   }
 
   #endLeadership(): void {
@@ -875,7 +910,7 @@ export class ClusterNode {
   // ---- other brokers ----------------------------------------------------------------------------------------------------------------
 
   async #listen(): Promise<void> {
-    const { peer, secret, tls, logger, onTunnel } = this.#options;
+    const { peer, secret, tls, logger, onTunnel, onHttp } = this.#options;
     this.#listener = await openPeerListener({
       address: peer,
       secret,
@@ -888,6 +923,7 @@ export class ClusterNode {
         else this.#leadership.accept(link, hello.incarnation);
       },
       onTunnel,
+      onHttp,
     });
     this.#peerAddress = formatAddress({ host: this.#options.advertise, port: this.#listener.address.port });
   }

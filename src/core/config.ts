@@ -318,6 +318,12 @@ export const configSchema = z.strictObject({
       3,
       'After how many seconds without a sign of life a leader that is frozen or cut off is replaced. One whose process ends is replaced at once.',
     ),
+    lagSeconds: integer(
+      1,
+      3600,
+      10,
+      'After how many seconds a member whose disk no longer keeps up is not waited for any more, if enough others are in sync. A leader whose own disk stands still so long has another one lead.',
+    ),
     secret: secret(
       'What brokers prove to each other that they belong together: at least 16 characters, the same on all. Needed where `cluster.peer` is not a loopback address, unless `cluster.tls` is set.',
     ),

@@ -1,4 +1,5 @@
 // What the API shows of the cluster and lets the operator do to it, as every broker answers it: one that stands alone is a cluster of one.
+import type { Socket } from 'node:net';
 import type { ClusterStatus } from '../cluster/status.js';
 
 /** What `GET /api/v1/cluster` answers. */
@@ -16,8 +17,10 @@ export interface HttpCluster {
   status(): HttpClusterStatus;
   /** True while clients are served here, false while another node leads or nobody does. */
   isServing(): boolean;
-  /** HOST:PORT of the HTTP API of another node that leads; undefined where nobody is known to, or it has no such API. */
-  leaderHttp(): string | undefined;
+  /** Another node that leads; undefined where nobody is known to. */
+  leader(): string | undefined;
+  /** A connection to the API of that node, which takes what comes over it as judged by this one. Rejects with a GomqError. */
+  openLeader(): Promise<Socket>;
   /** Has another node in sync lead. Rejects with a GomqError where that cannot be done. */
   stepDown(): Promise<void>;
   /** Takes a node that is gone for good out of the cluster. Rejects with a GomqError where that cannot be done. */

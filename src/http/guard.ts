@@ -4,6 +4,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { isIP, isIPv4 } from 'node:net';
+import { hostname } from 'node:os';
 import { parseAddress } from '../core/address.js';
 import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
@@ -18,7 +19,7 @@ export class Guard {
   constructor({ http, auth }: Pick<Config, 'http' | 'auth'>) {
     this.#anonymous = auth.anonymous;
     this.#tokenHash = http.token === '' ? undefined : sha256(http.token);
-    const { host } = parseAddress(http.listen);
+    const host = http.listen === '' ? '' : parseAddress(http.listen).host;
     this.#loopbackHost = isLoopback(host) ? host : undefined;
   }
 
@@ -47,7 +48,10 @@ export class Guard {
     }
     checkOrigin(headers);
     if (this.#anonymous === 'always') return;
-    if (this.#anonymous === 'loopback' && isLoopback(unmapped(remoteAddress ?? ''))) return;
+    if (this.#anonymous === 'loopback' && isLoopback(unmapped(remoteAddress ?? ''))) {
+      checkName(headers);
+      return;
+    }
     throw new GomqError(
       'REFUSED',
       `auth.anonymous is ${this.#anonymous}, and there is no http.token to tell callers by`,
@@ -58,17 +62,13 @@ export class Guard {
   }
 
   /**
-   * Holds for routes that are the operator's: the token, or a caller on this machine, whatever else anonymous callers may do. A name could
-   * be pointed at this machine by whoever owns it, so the Host is an address or localhost.
+   * Holds for routes that are the operator's: the token, or a caller on this machine, whatever else anonymous callers may do.
    * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN, REFUSED
    */
   checkOperator(headers: IncomingHttpHeaders, remoteAddress: string | undefined): void {
     this.checkCaller(headers, remoteAddress);
     if (this.#tokenHash !== undefined) return;
-    const host = hostOf(headers.host);
-    if (host !== 'localhost' && isIP(host) === 0) {
-      throw new GomqError('ORIGIN_FOREIGN', `Host is ${JSON.stringify(headers.host)}, which is no address`);
-    }
+    checkName(headers);
     if (isLoopback(unmapped(remoteAddress ?? ''))) return;
     throw new GomqError(
       'REFUSED',
@@ -95,6 +95,20 @@ function checkOrigin(headers: IncomingHttpHeaders): void {
   const isSameSite = site === undefined || site === 'same-origin' || site === 'none';
   if (isSameOrigin && isSameSite) return;
   throw new GomqError('ORIGIN_FOREIGN', `the request comes from a web page of ${origin ?? 'another site'}`);
+}
+
+/**
+ * A page may have come from a name that points here by now; names that nobody else can own are `localhost`, addresses and that of this machine. Only
+ * what is no browser names none.
+ */
+function checkName(headers: IncomingHttpHeaders): void {
+  if (headers.host === undefined) return;
+  const host = hostOf(headers.host);
+  if (host === 'localhost' || isIP(host) !== 0 || host === hostname().toLowerCase()) return;
+  throw new GomqError(
+    'ORIGIN_FOREIGN',
+    `Host is ${JSON.stringify(headers.host)}, which is neither an address nor this machine`,
+  );
 }
 
 /** `localhost:8000` -> `localhost`, `[::1]:8000` -> `::1`, no port -> the whole. */

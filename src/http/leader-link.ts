@@ -1,11 +1,11 @@
-// Passes a request on to the leader, so that the API answers on every broker. A request is passed on once: whoever gets one that has been
-// passed on, and does not lead either, says that there is no leader. Nothing is tried again here, since a publish may have been taken before
-// its answer was lost.
-import { Agent, type IncomingHttpHeaders, type IncomingMessage, request as openRequest } from 'node:http';
+// Passes a request on to the leader, so that the API answers on every broker: over a connection between brokers, so that it takes no address of the API
+// and no token of the leader's, which takes the request as judged here. A request is passed on once: whoever gets one that has been passed on, and does
+// not lead either, says that there is no leader. Nothing is tried again here, since a publish may have been taken before its answer was lost.
+import { type IncomingMessage, request as openRequest } from 'node:http';
+import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { GomqError } from '../core/errors.js';
 import type { HttpCluster } from './cluster.js';
-import { show } from './show.js';
 
 export interface LeaderLinkTimeouts {
   /** Without a byte of the answer. */
@@ -14,25 +14,13 @@ export interface LeaderLinkTimeouts {
   totalMs: number;
 }
 
-/** Names the node that passed a request on. */
-const FORWARDED_BY = 'gomq-forwarded-by';
-/** At a time; the leader has as many connections for all there are. */
+/** At a time. */
 const UNDER_WAY_MAX = 64;
-const TO_LEADER = ['authorization', 'content-type'];
-const TO_CALLER = [
-  'allow',
-  'content-length',
-  'content-type',
-  'gomq-next-offset',
-  'retry-after',
-  'www-authenticate',
-];
+const TO_CALLER = ['allow', 'content-length', 'content-type', 'gomq-next-offset', 'retry-after'];
 
 export class LeaderLink {
   readonly #cluster: HttpCluster;
   readonly #timeouts: LeaderLinkTimeouts;
-  /** A connection that is used again may be closed just then, and nobody would know what became of the request. */
-  readonly #agent = new Agent({ keepAlive: false });
   #underWay = 0;
 
   constructor(cluster: HttpCluster, timeouts: LeaderLinkTimeouts) {
@@ -43,14 +31,16 @@ export class LeaderLink {
   /**
    * Answers with what the leader answers.
    * @param body as it came
+   * @param wasPassedOn by another node, to this one
    * @throws {GomqError} NOT_READY, PEER_UNREACHABLE, REFUSED
    */
   async forward(
     request: FastifyRequest,
     reply: FastifyReply,
     body: Buffer | undefined,
+    wasPassedOn: boolean,
   ): Promise<FastifyReply> {
-    const leader = this.#leaderFor(request.headers);
+    const leader = this.#leaderFor(wasPassedOn);
     if (this.#underWay >= UNDER_WAY_MAX) {
       throw new GomqError('REFUSED', `${UNDER_WAY_MAX} requests are being passed on to the leader already`, {
         hint: 'Try again in a moment, or ask the leader itself.',
@@ -60,7 +50,8 @@ export class LeaderLink {
     this.#underWay++;
     let answer: IncomingMessage;
     try {
-      answer = await this.#ask(leader, request, reply, body);
+      const socket = await this.#cluster.openLeader();
+      answer = await this.#ask(leader, socket, request, reply, body);
     } catch (error) {
       this.#underWay--;
       throw error;
@@ -76,38 +67,35 @@ export class LeaderLink {
     return reply.send(answer);
   }
 
-  #leaderFor(headers: IncomingHttpHeaders): string {
-    const by = headers[FORWARDED_BY];
-    const leader = by === undefined ? this.#cluster.leaderHttp() : undefined;
-    if (leader !== undefined) return leader;
-    const { leader: known, members } = this.#cluster.status();
-    if (by !== undefined) throw noLeader(`${show(by)} took this node for the leader, which it is not`);
-    if (known === null || known === this.#cluster.node || members.length === 0) {
-      throw noLeader('the cluster has no leader that serves clients at the moment');
-    }
-    throw noLeader(`${known} leads the cluster, and its HTTP API is not known here`);
+  #leaderFor(wasPassedOn: boolean): string {
+    if (wasPassedOn) throw noLeader(`${this.#cluster.node} was taken for the leader, which it is not`);
+    const leader = this.#cluster.leader();
+    if (leader === undefined) throw noLeader('the cluster has no leader that serves clients at the moment');
+    return leader;
   }
 
   /** Resolves with the beginning of the answer. */
   #ask(
     leader: string,
+    socket: Socket,
     request: FastifyRequest,
     reply: FastifyReply,
     body: Buffer | undefined,
   ): Promise<IncomingMessage> {
     const { idleMs, totalMs } = this.#timeouts;
-    const headers: Record<string, string | number> = { [FORWARDED_BY]: this.#cluster.node };
-    for (const name of TO_LEADER) {
-      const value = request.headers[name];
-      if (typeof value === 'string') headers[name] = value;
-    }
+    const headers: Record<string, string | number> = { host: 'leader' };
+    const type = request.headers['content-type'];
+    if (type !== undefined) headers['content-type'] = type;
     if (body !== undefined) headers['content-length'] = body.length;
     return new Promise((resolve, reject) => {
-      const outgoing = openRequest(`http://${leader}${request.url}`, {
+      const outgoing = openRequest({
+        createConnection: () => socket,
         method: request.method,
+        path: request.url,
         headers,
-        agent: this.#agent,
       });
+      // It has come paused.
+      outgoing.once('socket', () => socket.resume());
       const deadline = setTimeout(() => outgoing.destroy(new Error(`no end after ${totalMs} ms`)), totalMs);
       outgoing.setTimeout(idleMs, () => outgoing.destroy(new Error(`no answer within ${idleMs} ms`)));
       const abandon = (): void => {
@@ -123,9 +111,7 @@ export class LeaderLink {
         reply.raw.once('close', () => answer.destroy());
         resolve(answer);
       });
-      outgoing.on('error', (error: NodeJS.ErrnoException) =>
-        reject(unreachable(leader, error, request.method)),
-      );
+      outgoing.on('error', (error) => reject(unreachable(leader, error, request.method)));
       outgoing.end(body);
     });
   }
@@ -135,13 +121,12 @@ function noLeader(message: string): GomqError {
   return new GomqError('NOT_READY', message, { retriable: true });
 }
 
-function unreachable(leader: string, error: NodeJS.ErrnoException, method: string): GomqError {
-  const isUnsent = error.syscall === 'connect' || error.syscall === 'getaddrinfo';
+function unreachable(leader: string, error: Error, method: string): GomqError {
   const hint =
-    isUnsent || method === 'GET' || method === 'HEAD'
+    method === 'GET' || method === 'HEAD'
       ? 'Try again in a moment: the cluster may be choosing another leader.'
       : 'It is not known whether the leader did what was asked: look before asking again.';
-  return new GomqError('PEER_UNREACHABLE', `the leader at ${leader} did not answer: ${error.message}`, {
+  return new GomqError('PEER_UNREACHABLE', `${leader}, which leads, did not answer: ${error.message}`, {
     hint,
     retriable: true,
     cause: error,

@@ -1,6 +1,6 @@
 // The operator's edge: publishes a message, shows those of a topic, tells of the cluster and what it is asked to do, the version and the
 // health. What only the leader can answer, another node has the leader answer (leader-link.ts).
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { formatAddress, listenError, parseAddress } from '../core/address.js';
@@ -53,6 +53,11 @@ export interface HttpServer {
    * @throws {GomqError} ADDRESS_INVALID, ADDRESS_IN_USE
    */
   listen(): Promise<string>;
+  /**
+   * Serves requests that another node of the cluster passes on, and has found to be allowed; `listen` is not needed for them.
+   * @param alreadyRead what came before what the socket reads
+   */
+  acceptPassedOn(socket: Socket, alreadyRead: Buffer): void;
   /** Takes no more requests and ends when those under way are answered, or after two seconds without them. */
   close(): Promise<void>;
 }
@@ -82,10 +87,11 @@ const METHODS: readonly (readonly [RegExp, string])[] = [
   [/^\/api\/v1\/cluster\/members\/[^/]+$/, 'DELETE'],
 ];
 
-/** `config.http.listen` must not be ''. */
+/** Where `config.http.listen` is '' it must not be told to listen. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { http } = options.config;
-  const fastify = createRoutes(options);
+  const passedOn = new WeakSet<Socket>();
+  const fastify = createRoutes(options, (socket) => passedOn.has(socket));
   fastify.server.maxConnections = CONNECTIONS_MAX;
   return {
     async listen() {
@@ -98,6 +104,16 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       const bound = fastify.server.address() as AddressInfo;
       return formatAddress({ host, port: bound.port });
     },
+    acceptPassedOn(socket, alreadyRead) {
+      passedOn.add(socket);
+      if (alreadyRead.length > 0) socket.unshift(alreadyRead);
+      // Its routes are ready at once where nobody has listened.
+      fastify.ready(() => {
+        fastify.server.emit('connection', socket);
+        // It may have come paused.
+        socket.resume();
+      });
+    },
     async close() {
       const deadline = setTimeout(() => fastify.server.closeAllConnections(), CLOSE_TIMEOUT_MS);
       await fastify.close();
@@ -106,7 +122,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
 }
 
-function createRoutes({ config, logger, version, broker, cluster }: HttpServerOptions): FastifyInstance {
+/** @param wasPassedOn whether another node of the cluster sends what comes over a connection */
+function createRoutes(
+  { config, logger, version, broker, cluster }: HttpServerOptions,
+  wasPassedOn: (socket: Socket) => boolean,
+): FastifyInstance {
   const { limits } = config;
   const messageLimits = { ...limits, maximumQos: config.mqtt.maximumQos, retain: config.mqtt.retain };
   const guard = new Guard(config);
@@ -150,7 +170,10 @@ function createRoutes({ config, logger, version, broker, cluster }: HttpServerOp
     { parseAs: 'buffer' },
     async (_request: FastifyRequest, body: Buffer) => body,
   );
-  fastify.addHook('onRequest', async (request) => guard.checkHost(request.headers));
+  // What a node passes on it has judged itself, with its own token.
+  fastify.addHook('onRequest', async ({ headers, socket }) => {
+    if (!wasPassedOn(socket)) guard.checkHost(headers);
+  });
 
   fastify.get('/version', async () => ({ name: 'gomq', version }));
   fastify.get('/health/live', async () => ({ status: 'live' }));
@@ -159,16 +182,19 @@ function createRoutes({ config, logger, version, broker, cluster }: HttpServerOp
     return { status: 'ready' };
   });
   // Before the body is read: a stranger's megabyte is not worth parsing.
-  const checkCaller = async ({ headers, socket }: FastifyRequest) =>
-    guard.checkCaller(headers, socket.remoteAddress);
-  const checkOperator = async ({ headers, socket }: FastifyRequest) =>
-    guard.checkOperator(headers, socket.remoteAddress);
+  const checkCaller = async ({ headers, socket }: FastifyRequest) => {
+    if (!wasPassedOn(socket)) guard.checkCaller(headers, socket.remoteAddress);
+  };
+  const checkOperator = async ({ headers, socket }: FastifyRequest) => {
+    if (!wasPassedOn(socket)) guard.checkOperator(headers, socket.remoteAddress);
+  };
   type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
   const onLeader =
     (handle: Handler): Handler =>
     async (request, reply) => {
       if (cluster.isServing()) return handle(request, reply);
-      return leaderLink.forward(request, reply, request.body as Buffer | undefined);
+      const body = request.body as Buffer | undefined;
+      return leaderLink.forward(request, reply, body, wasPassedOn(request.socket));
     };
 
   fastify.post('/pub', {

@@ -10,7 +10,7 @@
 //
 //     hello                          dialer to listener, before anything else
 //         protocol             u16   PEER_PROTOCOL_VERSION
-//         purpose              u8    0 replica, 1 tunnel
+//         purpose              u8    0 replica, 1 tunnel, 2 http
 //         nonce                32
 //         cluster              name
 //         cluster id           name  empty: has not been in one
@@ -119,7 +119,7 @@ const REFUSAL_BYTES_MAX = 512;
 const TOPIC_BYTES_MAX = 256 * 1024;
 const ANY_TOPIC = 0xffff;
 
-export type Purpose = 'replica' | 'tunnel';
+export type Purpose = 'replica' | 'tunnel' | 'http';
 
 /** Ascending, in both. */
 export type EpochHistory = readonly EpochStart[];
@@ -327,7 +327,7 @@ const FRAME_TYPES = new Map(
 const REFUSAL_CODES = new Map(
   Object.entries(REFUSAL_NUMBER).map(([code, number]) => [number as number, code as RefusalCode]),
 );
-const PURPOSES: readonly Purpose[] = ['replica', 'tunnel'];
+const PURPOSES: readonly Purpose[] = ['replica', 'tunnel', 'http'];
 
 const ClientFlag = { Present: 1, Secure: 2, Named: 4 } as const;
 const CLIENT_FLAGS_KNOWN = ClientFlag.Present | ClientFlag.Secure | ClientFlag.Named;

@@ -21,6 +21,8 @@ export interface LeaderOptions {
   readonly minInSync: number;
   /** Whoever is silent for so long is not in sync. */
   readonly silenceMs: number;
+  /** Nor is whoever does not have on disk what this node had there so long ago. */
+  readonly lagMs: number;
   readonly nowMs: number;
 }
 
@@ -29,6 +31,11 @@ interface Member {
   readonly incarnation: string;
   keptOffset: number;
   heardMs: number;
+  /** When it last had all that this node had; see `#lags`. */
+  abreastMs: number;
+  /** What this node had at `aimMs`, when it was last looked at. */
+  aim: number;
+  aimMs: number;
 }
 
 export class ReplicationLeader {
@@ -74,7 +81,8 @@ export class ReplicationLeader {
 
   /** A member has made its log a part of this one, up to `keptOffset`, in this epoch (R3): what it says counts from now on. */
   onJoined({ node, incarnation }: Node, keptOffset: number, nowMs: number): void {
-    this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs });
+    const abreast = { abreastMs: nowMs, aim: this.#keptOffset, aimMs: nowMs };
+    this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs, ...abreast });
     this.#left.delete(node);
     this.#commit();
   }
@@ -85,6 +93,11 @@ export class ReplicationLeader {
     assert(keptOffset >= member.keptOffset, `${node} has ${keptOffset} after ${member.keptOffset}`);
     member.keptOffset = keptOffset;
     member.heardMs = nowMs;
+    if (keptOffset >= member.aim) {
+      member.abreastMs = member.aimMs;
+      member.aim = this.#keptOffset;
+      member.aimMs = nowMs;
+    }
     this.#commit();
   }
 
@@ -95,11 +108,16 @@ export class ReplicationLeader {
   /** This node has not listened for a while: that nobody was heard of says nothing about them. */
   onPaused(nowMs: number): void {
     this.#patientUntilMs = nowMs + this.#options.silenceMs;
+    for (const member of this.#members.values()) {
+      member.abreastMs = nowMs;
+      member.aim = this.#keptOffset;
+      member.aimMs = nowMs;
+    }
   }
 
   /**
-   * The in-sync set as it should be, where that is another one and nothing is under way: without those that are gone or silent as long as enough are
-   * left (R5), and with those that have caught up (R6). One node at a time joins or leaves.
+   * The in-sync set as it should be, where that is another one and nothing is under way: without those that are gone, silent or far behind as
+   * long as enough are left (R5), and with those that have caught up (R6). One node at a time joins or leaves.
    */
   wanted(nowMs: number): readonly Node[] | undefined {
     if (this.#proposed !== undefined) return undefined;
@@ -116,7 +134,9 @@ export class ReplicationLeader {
     const gone = confirmed.find(({ node, incarnation }) => {
       if (node === self.node) return false;
       const member = this.#members.get(node);
-      return (member !== undefined && member.incarnation !== incarnation) || this.#isSilent(node, nowMs);
+      if (member !== undefined && (member.incarnation !== incarnation || this.#lags(member, nowMs)))
+        return true;
+      return this.#isSilent(node, nowMs);
     });
     return gone === undefined ? undefined : confirmed.filter((one) => one !== gone);
   }
@@ -166,6 +186,14 @@ export class ReplicationLeader {
     if (nowMs < this.#patientUntilMs) return false;
     const member = this.#members.get(node);
     return member === undefined || nowMs - member.heardMs > this.#options.silenceMs;
+  }
+
+  /**
+   * It is here, and its disk is not: commits would wait for it without end. A member under load is always a little behind, so what counts is how long
+   * ago it had all that this node had then, as with Kafka's replica.lag.time.max.ms.
+   */
+  #lags({ abreastMs }: Member, nowMs: number): boolean {
+    return nowMs - abreastMs > this.#options.lagMs;
   }
 
   #hasCaughtUp(keptOffset: number): boolean {

@@ -39,6 +39,8 @@ export interface LeadershipOptions {
   readonly minInSync: number;
   /** A member that is silent for so long is not in sync. */
   readonly silenceMs: number;
+  /** A member that is so far behind is not either, and this node has to lead no more where its own disk stands still for so long. */
+  readonly lagMs: number;
   readonly log: DiskLog;
   readonly history: EpochHistory;
   readonly clock: Clock;
@@ -49,6 +51,8 @@ export interface LeadershipOptions {
   newestSnapshot(): SnapshotToSend | undefined;
   /** What this node has on disk is damaged. */
   onDamaged(error: GomqError): void;
+  /** The disk of this node does not answer. */
+  onStuck(): void;
   /** Calls `work` every so often until what it answers is called; timers of the process where absent. */
   repeat?(work: () => void, intervalMs: number): () => void;
   /** Batches that are kept in memory for members that keep up; RECENT_BYTES_MAX where absent. */
@@ -72,11 +76,14 @@ export class Leadership {
   readonly #stopBeating: () => void;
   #sequence = 0;
   #beatMs: number;
+  /** What this node's log had at `#aimMs`, and does not have on disk yet. */
+  #aim: number;
+  #aimMs: number;
   #isClosed = false;
 
   /** From here on every record of the log is of this epoch. */
   constructor(options: LeadershipOptions) {
-    const { self, epoch, inSync, gone, minInSync, silenceMs, log, clock } = options;
+    const { self, epoch, inSync, gone, minInSync, silenceMs, lagMs, log, clock } = options;
     this.#options = options;
     this.#recent = new RecentBatches(options.recentBytesMax ?? RECENT_BYTES_MAX);
     this.epoch = epoch;
@@ -91,8 +98,11 @@ export class Leadership {
       gone,
       minInSync,
       silenceMs,
+      lagMs,
       nowMs,
     });
+    this.#aim = log.endOffset;
+    this.#aimMs = nowMs;
     log.setEpoch(epoch);
     log.mirror((batches) => {
       for (const batch of batches) this.#recent.push(batch);
@@ -271,12 +281,27 @@ export class Leadership {
 
   #beat(): void {
     const nowMs = this.#nowMs();
-    if (nowMs - this.#beatMs > PAUSE_MS) this.#core.onPaused(nowMs);
+    const isPaused = nowMs - this.#beatMs > PAUSE_MS;
+    if (isPaused) this.#core.onPaused(nowMs);
     this.#beatMs = nowMs;
+    this.#checkDisk(nowMs, isPaused);
+    if (this.#isClosed) return;
     this.#sequence++;
     const tellsStatus = this.#sequence % STATUS_HEARTBEATS === 0;
     const status = tellsStatus ? Buffer.from(JSON.stringify(this.#options.status())) : NOTHING;
     for (const sender of this.#senders.values()) sender.heartbeat(this.#sequence, status);
     this.#settleInSync();
+  }
+
+  #checkDisk(nowMs: number, isPaused: boolean): void {
+    const { log, lagMs, onStuck } = this.#options;
+    if (isPaused || log.keptOffset >= this.#aim) {
+      this.#aim = log.endOffset;
+      this.#aimMs = nowMs;
+    } else if (nowMs - this.#aimMs > lagMs) {
+      // Said again after as long, where nobody else could lead.
+      this.#aimMs = nowMs;
+      onStuck();
+    }
   }
 }

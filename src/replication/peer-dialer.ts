@@ -27,7 +27,7 @@ export interface DialOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A connection that the bytes of a client pass over. */
+/** A connection that bytes of others pass over, as they are. */
 export interface Tunnel {
   /** Paused. It may have closed already: whoever takes it looks at `destroyed`, listens to it and resumes it. Errors are not fatal. */
   readonly socket: Socket;
@@ -60,6 +60,18 @@ export function dialReplica(options: DialOptions): Promise<LinkToLeader> {
  */
 export function dialTunnel(options: DialOptions & { readonly client: TunnelClient }): Promise<Tunnel> {
   return dial(options, 'tunnel', options.client, (socket, welcome, alreadyRead) => ({
+    socket,
+    welcome,
+    alreadyRead,
+  }));
+}
+
+/**
+ * Dials the leader, for one request to its HTTP API that this broker has found to be allowed.
+ * @throws {GomqError} as dialReplica does
+ */
+export function dialHttp(options: DialOptions): Promise<Tunnel> {
+  return dial(options, 'http', undefined, (socket, welcome, alreadyRead) => ({
     socket,
     welcome,
     alreadyRead,

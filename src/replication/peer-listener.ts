@@ -39,6 +39,8 @@ export interface PeerListenerOptions {
    * errors: whoever takes it listens to it before this returns, and resumes it. Nothing may read past the stream, which may hold bytes already.
    */
   onTunnel(socket: Socket, client: TunnelClient, hello: HelloFrame, alreadyRead: Buffer): void;
+  /** The same, for requests to the HTTP API that the other broker has found to be allowed. */
+  onHttp(socket: Socket, hello: HelloFrame, alreadyRead: Buffer): void;
 }
 
 /** Enough for the tunnels of many clients that come at once. One costs a descriptor and at most a few KiB. */
@@ -202,6 +204,10 @@ export class PeerListener {
   #handOver(socket: Socket, { hello, client }: Welcomed, alreadyRead: Buffer): void {
     if (hello.purpose === 'replica') {
       this.#options.onReplica(linkToMember(socket, hello.node, alreadyRead), hello);
+      return;
+    }
+    if (hello.purpose === 'http') {
+      this.#options.onHttp(socket, hello, alreadyRead);
       return;
     }
     assert(client !== undefined, 'a tunnel that was welcomed has a client');

@@ -98,6 +98,7 @@ class Bench {
       replicas: 2,
       minInSync: 2,
       leaseSeconds: 3,
+      lagSeconds: 10,
       peer: '127.0.0.1:0',
       advertise: '127.0.0.1',
       secret: SECRET,
@@ -115,6 +116,7 @@ class Bench {
       onStandDown: () => undefined,
       onChange: () => undefined,
       onTunnel: (socket) => socket.destroy(),
+      onHttp: (socket) => socket.destroy(),
       hasRoom: () => true,
       onFailure: (error) => this.failures.push(error),
       onDefect: (error) => this.defects.push(error),
@@ -164,6 +166,7 @@ class Bench {
       identity: () => ({ cluster: 'c', clusterId: 'id', node: 'a', incarnation: 'a1', epoch: 2 }),
       mayAccept: () => undefined,
       onTunnel: (socket) => socket.destroy(),
+      onHttp: (socket) => socket.destroy(),
       onReplica: (link) => {
         this.links.push(link);
         link.start({

@@ -1,7 +1,7 @@
 // The API of a node that leads and of one that does not, side by side: what the second cannot answer itself, it has the first answer.
 import assert from 'node:assert/strict';
 import { createServer, type IncomingHttpHeaders, request } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect, createServer as createDoor, type Server } from 'node:net';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { assembleConfig } from '../../src/core/config.js';
 import { GomqError } from '../../src/core/errors.js';
@@ -62,6 +62,10 @@ class Node {
   isReady = true;
   address = '';
   server: HttpServer;
+  /** Stands for the connections between brokers. */
+  readonly door: Server = createDoor({ pauseOnConnect: true }, (socket) =>
+    this.server.acceptPassedOn(socket, Buffer.alloc(0)),
+  );
 
   constructor(name: string, settings: Record<string, unknown> = {}) {
     this.cluster.node = name;
@@ -86,6 +90,20 @@ class Node {
 
   async listen(): Promise<void> {
     this.address = await this.server.listen();
+    await this.openDoor();
+  }
+
+  openDoor(): Promise<void> {
+    return new Promise((resolve) => this.door.listen(0, '127.0.0.1', resolve));
+  }
+
+  get doorPort(): number {
+    return (this.door.address() as AddressInfo).port;
+  }
+
+  async close(): Promise<void> {
+    await this.server.close();
+    await new Promise((resolve) => this.door.close(resolve));
   }
 }
 
@@ -100,8 +118,8 @@ describe('HTTP API of a cluster', () => {
     await member.listen();
   });
   after(async () => {
-    await member.server.close();
-    await leader.server.close();
+    await member.close();
+    await leader.close();
   });
   beforeEach(() => {
     leader.messages = [];
@@ -110,7 +128,7 @@ describe('HTTP API of a cluster', () => {
     leader.cluster.failure = undefined;
     leader.cluster.serving = true;
     member.cluster.serving = false;
-    member.cluster.leader = leader.address;
+    member.cluster.leaderPort = leader.doorPort;
   });
 
   it('shows the cluster on every node, as that node knows it', async () => {
@@ -196,7 +214,7 @@ describe('HTTP API of a cluster', () => {
   });
 
   it('asks to come again where there is no leader', async () => {
-    member.cluster.leader = undefined;
+    member.cluster.leaderPort = undefined;
     for (const path of ['/messages/A', '/messages?topic=A']) {
       const answer = await ask(member.address, path);
       assert.deepEqual(
@@ -211,17 +229,17 @@ describe('HTTP API of a cluster', () => {
 
   it('does not pass on what was passed on, so nothing goes round in circles', async () => {
     leader.cluster.serving = false;
-    leader.cluster.leader = member.address;
+    leader.cluster.leaderPort = member.doorPort;
     const answer = await ask(member.address, '/pub', publishing('{"topic":"A","body":""}'));
     assert.deepEqual([answer.status, codeOf(answer)], [503, 'NOT_READY']);
-    assert.match(answer.text, /took this node for the leader/);
+    assert.match(answer.text, /a was taken for the leader, which it is not/);
     assert.deepEqual([leader.messages, member.messages], [[], []]);
   });
 
   it('says that a leader cannot be reached', async () => {
     const closed = createServer();
     await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve));
-    member.cluster.leader = `127.0.0.1:${(closed.address() as AddressInfo).port}`;
+    member.cluster.leaderPort = (closed.address() as AddressInfo).port;
     await new Promise((resolve) => closed.close(resolve));
     const answer = await ask(member.address, '/pub', publishing('{"topic":"A","body":""}'));
     assert.deepEqual(
@@ -233,7 +251,7 @@ describe('HTTP API of a cluster', () => {
   it('says that it is not known what became of a publish, where the leader went away before it answered', async () => {
     const rude = createServer((incoming) => incoming.socket.destroy());
     await new Promise<void>((resolve) => rude.listen(0, '127.0.0.1', resolve));
-    member.cluster.leader = `127.0.0.1:${(rude.address() as AddressInfo).port}`;
+    member.cluster.leaderPort = (rude.address() as AddressInfo).port;
     const answer = await ask(member.address, '/pub', publishing('{"topic":"A","body":""}'));
     assert.deepEqual([answer.status, codeOf(answer)], [503, 'PEER_UNREACHABLE']);
     assert.match(answer.text, /not known whether/);
@@ -251,7 +269,7 @@ describe('HTTP API of a cluster', () => {
         arrive();
       });
       await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
-      member.cluster.leader = `127.0.0.1:${(slow.address() as AddressInfo).port}`;
+      member.cluster.leaderPort = (slow.address() as AddressInfo).port;
       const controller = new AbortController();
       const answer = ask(member.address, '/messages/A', { signal: controller.signal });
       await arrived;
@@ -271,28 +289,53 @@ describe('HTTP API of a cluster', () => {
   });
 });
 
-describe('HTTP API of a cluster with a token', () => {
-  it('passes the token on, which the leader checks as well', async () => {
+describe('HTTP API of a cluster with tokens', () => {
+  it('is judged where the request comes in, and not once more at the leader', async () => {
     const leader = new Node('a', { 'http.token': 'correct-horse' });
-    const member = new Node('b', { 'http.token': 'correct-horse' });
-    const other = new Node('c', { 'http.token': 'battery-staple' });
-    for (const node of [leader, member, other]) await node.listen();
-    for (const { cluster } of [member, other]) {
-      cluster.serving = false;
-      cluster.leader = leader.address;
-    }
-    const stepDown = (node: Node, token: string) =>
-      ask(node.address, '/api/v1/cluster/step-down', {
+    const member = new Node('b', { 'http.token': 'battery-staple' });
+    for (const node of [leader, member]) await node.listen();
+    member.cluster.serving = false;
+    member.cluster.leaderPort = leader.doorPort;
+    const stepDown = (address: string, token: string) =>
+      ask(address, '/api/v1/cluster/step-down', {
         method: 'POST',
         headers: { authorization: `Bearer ${token}` },
       });
-    assert.equal((await stepDown(member, 'correct-horse')).status, 200);
-    assert.equal((await stepDown(member, 'wrong')).status, 401);
-    const foreign = await stepDown(other, 'battery-staple');
-    assert.deepEqual([foreign.status, foreign.headers['www-authenticate']], [401, 'Bearer']);
+    assert.equal((await stepDown(member.address, 'battery-staple')).status, 200);
+    for (const [address, token] of [
+      [member.address, 'correct-horse'],
+      [leader.address, 'battery-staple'],
+    ] as const) {
+      const refused = await stepDown(address, token);
+      assert.deepEqual([refused.status, refused.headers['www-authenticate']], [401, 'Bearer']);
+    }
     assert.equal((await ask(member.address, '/api/v1/cluster')).status, 401);
     assert.deepEqual(leader.cluster.asked, ['step-down']);
-    for (const node of [leader, member, other]) await node.server.close();
+    for (const node of [leader, member]) await node.close();
+  });
+});
+
+describe('HTTP API of a leader that has no address for it', () => {
+  it('answers what other nodes pass on, and what came before it was handed over', async () => {
+    const leader = new Node('a', { 'http.listen': '', 'auth.anonymous': 'never' });
+    const member = new Node('b');
+    await leader.openDoor();
+    await member.listen();
+    member.cluster.serving = false;
+    member.cluster.leaderPort = leader.doorPort;
+    const answer = await ask(member.address, '/pub', publishing('{"topic":"A","body":""}'));
+    assert.deepEqual([answer.status, leader.messages.length], [200, 1]);
+    const door = createDoor((socket) =>
+      socket.once('readable', () => leader.server.acceptPassedOn(socket, socket.read() as Buffer)),
+    );
+    await new Promise<void>((resolve) => door.listen(0, '127.0.0.1', resolve));
+    const caller = connect((door.address() as AddressInfo).port, '127.0.0.1');
+    caller.write('GET /version HTTP/1.1\r\nHost: leader\r\nConnection: close\r\n\r\n');
+    const chunks: Buffer[] = [];
+    for await (const chunk of caller) chunks.push(chunk as Buffer);
+    assert.match(Buffer.concat(chunks).toString(), /^HTTP\/1.1 200 OK[\s\S]*"version":"1.2.3"/);
+    await new Promise((resolve) => door.close(resolve));
+    for (const node of [leader, member]) await node.close();
   });
 });
 

@@ -1,11 +1,14 @@
 // A cluster for the HTTP API to show and to ask, which a test arranges as it likes.
-import type { GomqError } from '../../src/core/errors.js';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { GomqError } from '../../src/core/errors.js';
 import type { HttpCluster, HttpClusterStatus } from '../../src/http/cluster.js';
 
 export class FakeCluster implements HttpCluster {
   node = 'a';
   serving = true;
-  leader: string | undefined = undefined;
+  /** Where another node that leads takes what is passed on; undefined where nobody does. */
+  leaderPort: number | undefined = undefined;
   failure: GomqError | undefined = undefined;
   /** What it was asked to do. */
   asked: string[] = [];
@@ -28,8 +31,17 @@ export class FakeCluster implements HttpCluster {
     return this.serving;
   }
 
-  leaderHttp(): string | undefined {
-    return this.leader;
+  leader(): string | undefined {
+    return this.leaderPort === undefined ? undefined : 'the other';
+  }
+
+  async openLeader(): Promise<Socket> {
+    const socket = connect(this.leaderPort!, '127.0.0.1');
+    await once(socket, 'connect').catch((cause: unknown) => {
+      throw new GomqError('PEER_UNREACHABLE', 'cannot connect to the leader', { retriable: true, cause });
+    });
+    // As a connection between brokers is.
+    return socket.pause();
   }
 
   async stepDown(): Promise<void> {

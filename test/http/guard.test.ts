@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
 import { describe, it } from 'node:test';
 import { defaultConfig } from '../../src/core/config.js';
 import { Guard } from '../../src/http/guard.js';
@@ -30,6 +31,18 @@ describe('a caller without a token', () => {
       else assert.throws(check, { code: 'REFUSED', hint: /http\.token/ });
     });
   }
+
+  for (const host of ['localhost:8000', '127.0.0.1:8000', '[::1]:8000', `${hostname()}:8000`]) {
+    it(`may be on this machine and call it ${host}`, () => {
+      assert.doesNotThrow(() => guardFor('loopback').checkCaller({ host }, '127.0.0.1'));
+    });
+  }
+
+  it('is no page of a name that points at this machine by now', () => {
+    const host = 'rebound.example:8000';
+    const headers = { host, origin: `http://${host}`, 'sec-fetch-site': 'same-origin' };
+    assert.throws(() => guardFor('loopback').checkCaller(headers, '127.0.0.1'), { code: 'ORIGIN_FOREIGN' });
+  });
 
   it('is refused as a page of another site before anything else', () => {
     const check = () => guardFor('always').checkCaller({ origin: 'https://evil.example' }, '127.0.0.1');

@@ -169,7 +169,7 @@ const blob = fc.uint8Array({ maxLength: 500 }).map((array) => Buffer.from(array)
 const frames: Record<Frame['type'], fc.Arbitrary<object>> = {
   hello: record({
     protocol: fc.constant(1),
-    purpose: fc.constantFrom('replica', 'tunnel'),
+    purpose: fc.constantFrom('replica', 'tunnel', 'http'),
     nonce: digests,
     cluster: name,
     clusterId: name,
@@ -301,7 +301,7 @@ test('types, purposes and flags that do not exist are refused', () => {
   for (const type of ['00', '06', '0f', '19', 'ff']) {
     assert.match(refusal(changed(vector('ack'), 4, type)), /a frame of type/);
   }
-  assert.match(refusal(changed(vector('hello'), 15, '02')), /purpose/);
+  assert.match(refusal(changed(vector('hello'), 15, '03')), /purpose/);
   for (const flags of ['02', '08', '09', '80']) {
     assert.match(refusal(changed(vector('proof'), 45, flags)), /client flags/);
   }

@@ -8,6 +8,7 @@ const A: Node = { node: 'a', incarnation: 'a1' };
 const B: Node = { node: 'b', incarnation: 'b1' };
 const C: Node = { node: 'c', incarnation: 'c1' };
 const SILENCE_MS = 1000;
+const LAG_MS = 5000;
 
 function leading(inSync: readonly Node[], gone: readonly string[] = []): ReplicationLeader {
   return new ReplicationLeader({
@@ -18,6 +19,7 @@ function leading(inSync: readonly Node[], gone: readonly string[] = []): Replica
     gone,
     minInSync: 2,
     silenceMs: SILENCE_MS,
+    lagMs: LAG_MS,
     nowMs: 0,
   });
 }
@@ -107,6 +109,58 @@ describe('a leader', () => {
     const leader = leading([A, B, C], ['b']);
     leader.onJoined(C, 100, 0);
     assert.deepEqual(leader.wanted(1), [A, C]);
+  });
+
+  it('lets go of a member that answers and whose disk does not, once it is late enough', () => {
+    const leader = leading([A, B, C]);
+    leader.onJoined(B, 100, 0);
+    leader.onJoined(C, 100, 0);
+    leader.onKept(100);
+    for (let ms = 100; ms <= 1000; ms += 100) {
+      leader.onAck('b', 100, ms);
+      leader.onAck('c', 100, ms);
+    }
+    leader.onKept(200);
+    // It had everything at 1,000 ms, and is not a moment behind what there was then.
+    for (let ms = 1100; ms <= 1000 + LAG_MS; ms += 100) {
+      leader.onAck('b', 200, ms);
+      leader.onAck('c', 199, ms);
+      assert.equal(leader.wanted(ms), undefined);
+    }
+    leader.onAck('b', 200, 1100 + LAG_MS);
+    leader.onAck('c', 199, 1100 + LAG_MS);
+    assert.deepEqual(leader.wanted(1100 + LAG_MS), [A, B]);
+  });
+
+  it('keeps a member that is always a little behind', () => {
+    const leader = leading([A, B, C]);
+    leader.onJoined(B, 100, 0);
+    leader.onJoined(C, 100, 0);
+    for (let ms = 100; ms <= 4 * LAG_MS; ms += 100) {
+      leader.onKept(100 + ms);
+      leader.onAck('b', 100 + ms, ms);
+      leader.onAck('c', 100 + ms - 90, ms);
+      assert.equal(leader.wanted(ms), undefined);
+    }
+  });
+
+  it('keeps one that is far behind where too few would be left', () => {
+    const leader = leading([A, B]);
+    leader.onJoined(B, 100, 0);
+    leader.onKept(200);
+    leader.onAck('b', 101, 3 * LAG_MS);
+    assert.equal(leader.wanted(3 * LAG_MS), undefined);
+  });
+
+  it('counts no time in which it was paused itself', () => {
+    const leader = leading([A, B, C]);
+    leader.onJoined(B, 100, 0);
+    leader.onJoined(C, 100, 0);
+    leader.onKept(200);
+    leader.onPaused(2 * LAG_MS);
+    leader.onAck('b', 100, 2 * LAG_MS);
+    leader.onAck('c', 100, 2 * LAG_MS);
+    assert.equal(leader.wanted(2 * LAG_MS + 1), undefined);
   });
 
   it('finds nobody silent right after it was paused itself', () => {

@@ -8,7 +8,7 @@ import { systemClock } from '../../src/core/clock.js';
 import { GomqError } from '../../src/core/errors.js';
 import type { FrameToLeader } from '../../src/replication/frames.js';
 import { DialerHandshake, PeerRefusedError } from '../../src/replication/handshake.js';
-import { dialReplica, dialTunnel, isGone, probePeer } from '../../src/replication/peer-dialer.js';
+import { dialHttp, dialReplica, dialTunnel, isGone, probePeer } from '../../src/replication/peer-dialer.js';
 import { openPeerListener } from '../../src/replication/peer-listener.js';
 import type { PeerTls } from '../../src/replication/peer-tls.js';
 import { Authority, type CertificateFiles } from '../net/certificate-files.js';
@@ -64,6 +64,18 @@ test('a tunnel is handed over with its client, and bytes pass in both directions
   assert.deepEqual(await answered, big);
   socket.end();
   await once(tunnel.socket, 'close');
+});
+
+test('a connection for requests is handed over as one, with no client', async (context) => {
+  const door = await openDoor(context);
+  const { socket: near, welcome } = await dialHttp(dialing(door));
+  context.after(() => near.destroy());
+  assert.deepEqual(welcome, { node: 'leader', epoch: 7 });
+  const { socket: far, hello } = await door.https.next();
+  assert.deepEqual([hello.purpose, hello.node, door.tunnels.all.length], ['http', 'member', 0]);
+  const received = collect(far, 5);
+  near.write('GET /');
+  assert.equal((await received).toString(), 'GET /');
 });
 
 /** Resolves with the next `length` bytes. */
@@ -243,6 +255,7 @@ test('an address that is in use, or none, is refused', async (context) => {
     mayAccept: () => undefined,
     onReplica: () => {},
     onTunnel: () => {},
+    onHttp: () => {},
   };
   await assert.rejects(openPeerListener({ ...options, address: door.address }), { code: 'ADDRESS_IN_USE' });
   await assert.rejects(openPeerListener({ ...options, address: 'nowhere' }), { code: 'ADDRESS_INVALID' });

@@ -71,6 +71,7 @@ export interface Door {
   readonly port: number;
   readonly replicas: Arrivals<ReplicaArrival>;
   readonly tunnels: Arrivals<TunnelArrival>;
+  readonly https: Arrivals<Omit<TunnelArrival, 'client'>>;
 }
 
 /** Opens a listener of node 'leader' that is closed, with all it let in, when the test ends. */
@@ -80,6 +81,7 @@ export async function openDoor(
 ): Promise<Door> {
   const replicas = new Arrivals<ReplicaArrival>();
   const tunnels = new Arrivals<TunnelArrival>();
+  const https = new Arrivals<Omit<TunnelArrival, 'client'>>();
   const listener = await openPeerListener({
     address: '127.0.0.1:0',
     secret: SECRET,
@@ -88,15 +90,16 @@ export async function openDoor(
     mayAccept: () => undefined,
     onReplica: (link, hello) => replicas.add({ link, hello }),
     onTunnel: (socket, client, hello, alreadyRead) => tunnels.add({ socket, client, hello, alreadyRead }),
+    onHttp: (socket, hello, alreadyRead) => https.add({ socket, hello, alreadyRead }),
     ...settings,
   });
   context.after(async () => {
     await listener.close();
     for (const { link } of replicas.all) link.destroy();
-    for (const { socket } of tunnels.all) socket.destroy();
+    for (const { socket } of [...tunnels.all, ...https.all]) socket.destroy();
   });
   const { port } = listener.address;
-  return { listener, address: `127.0.0.1:${port}`, port, replicas, tunnels };
+  return { listener, address: `127.0.0.1:${port}`, port, replicas, tunnels, https };
 }
 
 export function dialing(door: Door, changes: Partial<DialOptions> = {}): DialOptions {

@@ -26,7 +26,16 @@ export interface CopyFrame {
 export interface SimulatedLeadershipOptions
   extends Pick<
     LeadershipOptions,
-    'self' | 'epoch' | 'inSync' | 'gone' | 'minInSync' | 'silenceMs' | 'history' | 'propose'
+    | 'self'
+    | 'epoch'
+    | 'inSync'
+    | 'gone'
+    | 'minInSync'
+    | 'silenceMs'
+    | 'lagMs'
+    | 'history'
+    | 'propose'
+    | 'onStuck'
   > {
   readonly world: World;
   readonly life: Life;

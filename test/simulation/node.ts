@@ -539,6 +539,8 @@ export class SimulatedNode {
       gone,
       minInSync,
       silenceMs: etcd.leaseMs / 2,
+      lagMs: 2 * etcd.leaseMs,
+      onStuck: () => this.#run(() => this.#election.yieldLead('its disk does not answer', etcd.leaseMs)),
       log,
       recordAt: (offset) => directory.file[offset]!,
       history: this.#history,
