@@ -2,16 +2,21 @@
 // started again; who leads is read off what the brokers say.
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { BrokerProcess } from '../crash/broker-process.js';
+import { type BrokerExit, BrokerProcess } from '../crash/broker-process.js';
 
 const WAIT_MS_MAX = 60_000;
 
 export interface NodesOptions {
-  readonly etcd: string;
+  /** URL, the same for all or of each. */
+  readonly etcd: string | ((name: string) => string);
   /** A folder for the directories of all. */
   readonly folder: string;
   readonly names: readonly string[];
   readonly settings?: readonly string[];
+  /** What one has beside those. */
+  readonly settingsOf?: (name: string) => readonly string[];
+  /** What runs the process of one, as in BrokerOptions. */
+  readonly underOf?: (name: string) => readonly string[];
 }
 
 export class Nodes {
@@ -27,18 +32,20 @@ export class Nodes {
 
   /** Starts a node, and waits until clients can connect to it. */
   async start(name: string): Promise<BrokerProcess> {
-    const { etcd, folder, names, settings = [] } = this.#options;
-    const data = join(folder, name);
+    const { etcd, names, settings = [], settingsOf, underOf } = this.#options;
+    const data = this.data(name);
     mkdirSync(data, { recursive: true });
     const broker = new BrokerProcess({
       data,
       settings: [
         `node.id=${name}`,
-        `cluster.etcd.endpoints=${etcd}`,
+        `cluster.etcd.endpoints=${typeof etcd === 'string' ? etcd : etcd(name)}`,
         'cluster.peer=127.0.0.1:0',
         `cluster.replicas=${names.length}`,
         ...settings,
+        ...(settingsOf?.(name) ?? []),
       ],
+      under: underOf?.(name) ?? [],
     });
     this.#running.set(name, broker);
     await broker.ready();
@@ -47,6 +54,11 @@ export class Nodes {
 
   async startAll(): Promise<void> {
     await Promise.all(this.names.filter((name) => !this.#running.has(name)).map((name) => this.start(name)));
+  }
+
+  /** The directory of a node. */
+  data(name: string): string {
+    return join(this.#options.folder, name);
   }
 
   broker(name: string): BrokerProcess | undefined {
@@ -84,25 +96,29 @@ export class Nodes {
   }
 
   async waitForLeader(): Promise<string> {
+    await this.until('somebody leads', () => this.leader !== undefined);
+    return this.leader!;
+  }
+
+  /** Waits until something is so, looking again and again. */
+  async until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
     const endMs = performance.now() + WAIT_MS_MAX;
-    for (;;) {
-      const { leader } = this;
-      if (leader !== undefined) return leader;
-      if (performance.now() > endMs) throw new Error(`nobody leads:\n${this.diagnostics()}`);
+    while (!(await isSo())) {
+      if (performance.now() > endMs) throw new Error(`it is never so that ${what}:\n${this.diagnostics()}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
 
+  /** Who is in sync, as far as the leader has said. */
+  get inSync(): readonly string[] {
+    const { leader } = this;
+    const lines = leader === undefined ? [] : this.#running.get(leader)!.lines();
+    return lines.flatMap(({ inSync }) => (inSync === undefined ? [] : [inSync])).at(-1) ?? [];
+  }
+
   /** Waits until the leader has said that so many are in sync. */
   async waitForInSync(count: number): Promise<void> {
-    const endMs = performance.now() + WAIT_MS_MAX;
-    for (;;) {
-      const leader = this.#running.get(await this.waitForLeader());
-      const sets = leader?.lines().flatMap(({ inSync }) => (inSync === undefined ? [] : [inSync])) ?? [];
-      if (sets.at(-1)?.length === count) return;
-      if (performance.now() > endMs) throw new Error(`${count} are never in sync:\n${this.diagnostics()}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await this.until(`${count} are in sync`, () => this.inSync.length === count);
   }
 
   async kill(name: string): Promise<void> {
@@ -115,6 +131,14 @@ export class Nodes {
     this.#running.delete(name);
     this.#frozen.delete(name);
     await broker.kill();
+  }
+
+  /** How a node ended that is expected to end by itself. */
+  async ended(name: string): Promise<BrokerExit & { stderr: string }> {
+    const broker = this.#running.get(name)!;
+    const exit = await broker.ended();
+    this.#running.delete(name);
+    return { ...exit, stderr: broker.stderr };
   }
 
   /** A planned end. */
@@ -136,7 +160,7 @@ export class Nodes {
 
   /** Empties the directory of a node that does not run. */
   wipe(name: string): void {
-    rmSync(join(this.#options.folder, name), { recursive: true, force: true });
+    rmSync(this.data(name), { recursive: true, force: true });
   }
 
   /** No broker has ended by itself. */

@@ -19,14 +19,34 @@ export const FAULTS = [
   'kill etcd and the leader',
   'restart all, one after the other',
 ] as const;
-export type Fault = (typeof FAULTS)[number];
+export type Fault = (typeof FAULTS)[number] | OwnFault;
+
+/** One that only the test knows which has it. */
+export interface OwnFault {
+  readonly what: string;
+  /** Breaks something, and resolves when that is mended: within a bound new messages are acknowledged again, and all nodes are in sync. */
+  breaks(round: Round): Promise<void>;
+}
+
+/** What a fault of a test finds. */
+export interface Round {
+  readonly nodes: Nodes;
+  readonly etcd: EtcdProcess;
+  readonly leader: string;
+  /** The others, in an order that is drawn. */
+  readonly members: readonly [string, string];
+  /** Messages that were acknowledged so far. */
+  acknowledged(): number;
+  /** Resolves when so many things have happened to messages; 1 to 2000 where it is drawn. */
+  progress(count?: number): Promise<void>;
+}
 
 export interface ClusterRoundsOptions {
   readonly random: Random;
   readonly nodes: Nodes;
   readonly etcd: EtcdProcess;
   readonly faults: readonly Fault[];
-  readonly onRound?: (round: number, fault: Fault) => void;
+  readonly onRound?: (round: number, fault: string) => void;
 }
 
 export interface ClusterRoundsResult {
@@ -40,6 +60,10 @@ export interface ClusterRoundsResult {
 /** Nothing comes for so long: it is lost, or hangs. */
 const SILENCE_MS = 30_000;
 const RETRY_MS = 20;
+/** How long it takes at most, once everything works again, until what is published is acknowledged: some leases of a second, on a machine with much to do. */
+const RESUME_MS_MAX = 10_000;
+/** More than are unacknowledged at any time, so that one of them was published after all before. */
+const RESUMED_MESSAGES = 200;
 /** What a broker without a leader answers. */
 const REFUSED = /refused with (136|3)$/;
 
@@ -109,12 +133,14 @@ export class ClusterRounds {
       for (const publisher of this.#publishers) publisher.allow(Number.MAX_SAFE_INTEGER);
       for (const [round, fault] of faults.entries()) {
         await ledger.whileRight(this.#progress(random.integer(200, 2000)));
-        ledger.note(`round ${round}: ${fault}`);
-        await this.#break(fault);
+        const what = typeof fault === 'string' ? fault : fault.what;
+        ledger.note(`round ${round}: ${what}`);
+        if (typeof fault === 'string') await this.#break(fault);
+        else await this.#breakOwn(fault);
         await ledger.whileRight(this.#progress(random.integer(200, 2000)));
         ledger.check();
         await nodes.check();
-        onRound?.(round, fault);
+        onRound?.(round, what);
       }
       for (const publisher of this.#publishers) publisher.halt();
       await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
@@ -157,7 +183,26 @@ export class ClusterRounds {
     }
   }
 
-  async #break(fault: Fault): Promise<void> {
+  async #breakOwn(fault: OwnFault): Promise<void> {
+    const { nodes, etcd, random } = this.#options;
+    const ledger = this.#ledger;
+    await ledger.whileRight(nodes.waitForInSync(nodes.names.length));
+    const leader = nodes.leader!;
+    const members = random.shuffle(nodes.names.filter((name) => name !== leader)) as [string, string];
+    const acknowledged = () => ledger.counters.acknowledged;
+    const progress = (count = random.integer(1, 2000)) => this.#progress(count);
+    const work = fault.breaks({ nodes, etcd, leader, members, acknowledged, progress });
+    await ledger.whileRight(work);
+    const mendedMs = performance.now();
+    const enough = acknowledged() + RESUMED_MESSAGES;
+    await ledger.whileRight(nodes.until('messages are acknowledged again', () => acknowledged() >= enough));
+    const resumedMs = performance.now() - mendedMs;
+    if (resumedMs > RESUME_MS_MAX)
+      throw new Error(`writes only went on ${resumedMs} ms after all was mended`);
+    await ledger.whileRight(nodes.waitForInSync(nodes.names.length));
+  }
+
+  async #break(fault: (typeof FAULTS)[number]): Promise<void> {
     const { nodes, etcd, random } = this.#options;
     const leader = await nodes.waitForLeader();
     const member = random.pick(nodes.names.filter((name) => name !== leader));
