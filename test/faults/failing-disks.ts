@@ -19,6 +19,34 @@ export function straceSkip(): Skip {
   return status === 0 ? false : `strace is not allowed: ${stderr.trim()}`;
 }
 
+/** Whether strace may not begin to look into a process that runs already. */
+export function attachSkip(): Skip {
+  const script = 'sleep 10 & strace -qq -e trace=none -o /dev/null -p $! & sleep 0.2; kill %1; wait %2';
+  const { stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+  const refused = /attach.*/.exec(stderr);
+  return straceSkip() || (refused !== null && `strace is not allowed: ${refused[0]}`);
+}
+
+/** From when this resolves on the calls of a process that runs fail as told, where they are about `path`; counts are by thread, and begin now. */
+export async function failFromNowOn(pid: number, path: string, injection: string): Promise<void> {
+  const strace = spawn(
+    'strace',
+    [
+      ...['-f', '-o', '/dev/null', '-e', `trace=${injection.split(':')[0]!}`, '-e', 'signal=none'],
+      ...['-e', `inject=${injection}`, '-P', path, '-p', String(pid)],
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  let stderr = '';
+  await new Promise<void>((resolve, reject) => {
+    strace.stderr.on('data', (chunk: Buffer) => {
+      stderr += chunk;
+      if (/attached/.test(stderr)) resolve();
+    });
+    strace.once('close', () => reject(new Error(`strace did not attach: ${stderr}`)));
+  });
+}
+
 /** Processes under strace that fail as told, and what they did. */
 export class Tracing {
   readonly #folder = mkdtempSync(join(tmpdir(), 'gomq-strace-'));
