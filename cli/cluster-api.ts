@@ -95,6 +95,12 @@ export class ClusterApi {
     await this.#act('POST', '/api/v1/cluster/step-down');
   }
 
+  /** Asks the node itself, at `http` where that is known. @throws {Failure} */
+  async forceLead(node: string, http: string | undefined): Promise<void> {
+    const path = `/api/v1/cluster/members/${encodeURIComponent(node)}/force-lead`;
+    await this.#act('POST', path, http === undefined ? this.#urls : [`http://${http}`, ...this.#urls]);
+  }
+
   /** @throws {Failure} */
   async remove(node: string): Promise<void> {
     await this.#act('DELETE', `/api/v1/cluster/members/${encodeURIComponent(node)}`);
@@ -111,9 +117,9 @@ export class ClusterApi {
   }
 
   /** Asks one broker after the other, as long as it is certain that nothing was done. */
-  async #act(method: 'POST' | 'DELETE', path: string): Promise<void> {
+  async #act(method: 'POST' | 'DELETE', path: string, urls = this.#urls): Promise<void> {
     const failures: Failure[] = [];
-    for (const url of this.#urls) {
+    for (const url of urls) {
       const answer = await this.#ask(url, method, path, ACT_MS);
       if (!('failure' in answer)) return;
       failures.push(answer.failure);

@@ -17,7 +17,10 @@ export function problemsOf(status: ClusterStatus): Problem[] {
   const add = (isSevere: boolean, text: string) => problems.push({ isSevere, text });
   const there = new Map(members.filter(isThere).map((member) => [member.node, member]));
   if (members.length === 0 && inSync.length === 0) {
-    add(true, `no cluster yet: it begins when ${minInSync} of ${replicas} nodes are there`);
+    add(
+      true,
+      `no cluster yet: it begins when ${replicas === 1 ? 'its node is' : `all ${replicas} nodes are`} there`,
+    );
     return problems;
   }
   if (leader === null) {

@@ -30,6 +30,7 @@ Examples:
   gomqctl cluster --http 10.0.0.1:8000,10.0.0.2:8000 --watch
   gomqctl cluster step-down                             another node in sync leads
   gomqctl cluster remove node-c --yes                   node-c is gone for good
+  gomqctl cluster force-lead node-a                     after a disaster: node-a leads with what it has
 
 Environment: GOMQ_HTTP, GOMQ_TOKEN; options win.
 Exit status: 0; 1 for errors, and where there is no leader or too few nodes are in sync; 27 for no answer in time.`;
@@ -37,11 +38,11 @@ Exit status: 0; 1 for errors, and where there is no leader or too few nodes are 
 export function clusterCommand(io: Io, exit: (code: number) => void): Command {
   const command = new Command('cluster')
     .description('show the state of a cluster; have another node lead; take a node out')
-    .argument('[action...]', 'nothing shows the state; step-down, or remove NODE')
+    .argument('[action...]', 'nothing shows the state; step-down, remove NODE, or force-lead NODE')
     .option('--http <url>', 'HTTP API of a broker, several with commas (default: http://127.0.0.1:8000)')
     .option('--token <token>', 'the http.token of the brokers')
     .option('--watch', 'show it again whenever it changes, until Ctrl-C')
-    .option('--yes', 'remove: do not ask')
+    .option('--yes', 'remove, force-lead: do not ask')
     .option('--json', 'one JSON object a line on stdout')
     .option('--quiet', 'no errors or notices on stderr')
     .addOption(new Option('--connect <address>').hideHelp())
@@ -76,8 +77,17 @@ async function cluster(words: readonly string[], options: ClusterOptions, io: Io
       }
       return remove(api, node, options, io);
     }
+    case 'force-lead': {
+      const [node, ...more] = rest;
+      if (node === undefined || more.length > 0) {
+        throw new Failure('force-lead takes the name of one node: gomqctl cluster force-lead NODE');
+      }
+      return forceLead(api, node, options, io);
+    }
     default:
-      throw new Failure(`unknown action "${action}"; use step-down, remove NODE, or none to show the state`);
+      throw new Failure(
+        `unknown action "${action}"; use step-down, remove NODE, force-lead NODE, or none to show the state`,
+      );
   }
 }
 
@@ -187,7 +197,15 @@ async function remove(api: ClusterApi, node: string, options: ClusterOptions, io
   if (!before.inSync.includes(node)) {
     throw new Failure(`${node} is not in sync, so nothing waits for it: there is nothing to take out`);
   }
-  if (!options.yes) await confirm(node, before, io);
+  if (!options.yes) {
+    const rest = before.inSync.filter((one) => one !== node).join(', ') || 'no node';
+    await confirm(
+      'remove',
+      `${node} will be out of cluster ${before.cluster}; what was acknowledged stays on ${rest}.`,
+      `Take ${node} out`,
+      io,
+    );
+  }
   await api.remove(node);
   const after = await until(api, REMOVED_MS, ({ inSync }) => !inSync.includes(node));
   if (after === undefined) {
@@ -201,20 +219,46 @@ async function remove(api: ClusterApi, node: string, options: ClusterOptions, io
   return EXIT.ok;
 }
 
-/** @throws {Failure} where the answer is not yes, or nobody can be asked */
-async function confirm(node: string, status: ClusterStatus, io: Io): Promise<void> {
-  if (io.stdin.isTTY !== true || io.stderr.isTTY !== true) {
-    throw new Failure(`remove asks before it takes ${node} out, and there is no terminal: add --yes`);
+async function forceLead(api: ClusterApi, node: string, options: ClusterOptions, io: Io): Promise<number> {
+  const { status: before } = await api.status();
+  if (before.leader !== null) {
+    throw new Failure(`${before.leader} leads: force-lead is for a cluster in which nobody can`);
   }
-  const rest = status.inSync.filter((one) => one !== node);
-  io.stderr.write(
-    `${node} will be out of cluster ${status.cluster}; what was acknowledged stays on ${rest.join(', ') || 'no node'}.\n`,
-  );
+  const member = before.members.find((one) => one.node === node);
+  if (member === undefined) {
+    const there = before.members.map((one) => one.node).join(', ');
+    throw new Failure(`there is no node ${node} in cluster ${before.cluster}, only ${there || 'none'}`);
+  }
+  if (!options.yes) {
+    await confirm(
+      'force-lead',
+      `${node} will lead cluster ${before.cluster} with what it has. What was acknowledged and only other nodes had is lost.`,
+      `Have ${node} lead`,
+      io,
+    );
+  }
+  await api.forceLead(node, member.http === '' ? undefined : member.http);
+  const after = await until(api, NEW_LEADER_MS, ({ leader }) => leader !== null);
+  if (after === undefined) {
+    throw new Failure(`${node} was elected, and does not lead after ${NEW_LEADER_MS / 1000} s`, EXIT.timeout);
+  }
+  const { leader, epoch } = after;
+  const text = `${leader} leads in epoch ${epoch}; it serves clients once ${after.minInSync} nodes are in sync`;
+  print(io, options.json ? JSON.stringify({ leader, epoch }) : text);
+  return EXIT.ok;
+}
+
+/** @throws {Failure} where the answer is not yes, or nobody can be asked */
+async function confirm(action: string, consequence: string, question: string, io: Io): Promise<void> {
+  if (io.stdin.isTTY !== true || io.stderr.isTTY !== true) {
+    throw new Failure(`${action} asks before it is done, and there is no terminal: add --yes`);
+  }
+  io.stderr.write(`${consequence}\n`);
   const reader = createInterface({ input: io.stdin, output: io.stderr });
   const answer = await new Promise<string>((resolve) => {
     reader.once('close', () => resolve(''));
     io.signal.addEventListener('abort', () => reader.close(), { once: true });
-    reader.question(`Take ${node} out? Type yes: `, resolve);
+    reader.question(`${question}? Type yes: `, resolve);
   });
   reader.close();
   if (io.signal.aborted) throw new Failure('interrupted; nothing was done', EXIT.interrupted);

@@ -253,6 +253,7 @@ async function startAlone(common: Common): Promise<Core> {
       openLeader: alone,
       stepDown: alone,
       removeNode: alone,
+      forceLead: alone,
       status() {
         const { endOffset: logEnd, highWatermark } = log!;
         const member = { node, role: 'leader' as const, logEnd, lagRecords: 0, inSync: true, ...addresses };
@@ -407,6 +408,7 @@ async function startNode(
       },
       stepDown: () => started.stepDown(),
       removeNode: (name) => started.removeNode(name),
+      forceLead: () => started.forceLead(),
     },
     accept: (transport) => gateway.accept(transport),
     onListening(bound, http) {

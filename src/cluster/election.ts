@@ -19,6 +19,7 @@ import type {
   ClusterView,
   InSyncMember,
   LeaderKey,
+  MemberKey,
   Outcome,
   Transaction,
 } from './coordinator.js';
@@ -206,6 +207,11 @@ export class Election {
     this.#decide();
   }
 
+  /** How far the log is, as others are told of it. */
+  onLogShape(shape: Pick<Standing, 'logEnd' | 'logEpoch'>): void {
+    this.#standing = { ...this.#standing, ...shape };
+  }
+
   /** The log has all that it may have lacked. */
   onTrusted(): void {
     this.#standing = { ...this.#standing, isSuspect: false };
@@ -270,6 +276,65 @@ export class Election {
     if (this.#role.kind !== 'leading') return;
     this.#restUntilMs = this.#nowMs + restMs;
     this.#standDown(why);
+  }
+
+  /**
+   * Tries to lead with what this node has, although nobody can say that it is all that was acknowledged: the decision of an operator where etcd or the
+   * disks of those in sync are lost. Of the nodes that are there it must be the one that has most.
+   * @throws {GomqError} REFUSED
+   */
+  forceLead(): void {
+    const { node, draw } = this.#options;
+    const why = this.#whyNotForced();
+    if (why !== undefined) throw new GomqError('REFUSED', `${node} is not made the leader: ${why}`);
+    const { clusterId, epoch, incarnation } = this.#standing;
+    const { state, leader } = this.#view!;
+    const known = this.#fellows().map((one) => one.epoch);
+    const next: ClusterState = {
+      clusterId,
+      epoch: Math.max(state?.value.epoch ?? 0, epoch, ...known) + 1,
+      leader: node,
+      inSync: [{ node, incarnation }],
+      nonce: draw(),
+    };
+    this.#gone = [];
+    this.#setWaiting();
+    const key = { node, epoch: next.epoch, nonce: next.nonce };
+    const stateRevision = state?.revision ?? 0;
+    const leaderRevision = leader?.revision ?? 0;
+    this.#commit(
+      { kind: 'campaign', state: next },
+      { stateRevision, leaderRevision, state: next, leader: key },
+    );
+  }
+
+  #whyNotForced(): string | undefined {
+    const { clusterId } = this.#standing;
+    const view = this.#view;
+    if (view === undefined || this.#nowMs > this.#leaseUntilMs) return 'etcd cannot be reached';
+    const { state, leader } = view;
+    if (this.#role.kind === 'leading' || this.#role.kind === 'elected') return 'it leads';
+    if (leader !== undefined && !this.#isGone(leader.value, leader.revision))
+      return `${leader.value.node} leads`;
+    if (clusterId === '') return 'its directory has not been in a cluster yet';
+    if (state !== undefined && state.value.clusterId !== clusterId) {
+      return `its directory is of another cluster than '${this.#options.cluster}' in etcd`;
+    }
+    if (!this.#isReady) return 'its log is not open';
+    if (this.#isLeaving) return 'it is stopping';
+    if (this.#pending !== undefined || this.#isPersisting) return 'an election is under way; try again';
+    const better = this.#fellows().find((one) => this.#isBehind(one));
+    if (better === undefined) return undefined;
+    const { logEnd, logEpoch } = better;
+    return `${better.node} has more, up to offset ${logEnd} of epoch ${logEpoch}; have that one lead`;
+  }
+
+  /** What the other nodes of this cluster that are there have told of themselves. */
+  #fellows(): MemberKey[] {
+    const { clusterId } = this.#standing;
+    return [...this.#view!.members.values()]
+      .map(({ value }) => value)
+      .filter((one) => one.node !== this.#options.node && one.clusterId === clusterId);
   }
 
   onOutcome(outcome: Outcome): void {
@@ -352,6 +417,8 @@ export class Election {
       this.#oldSinceMs = undefined;
       return false;
     }
+    // Before the first tick it is not known what time it is.
+    if (this.#nowMs === Number.NEGATIVE_INFINITY) return true;
     this.#oldSinceMs ??= this.#nowMs;
     if (this.#nowMs - this.#oldSinceMs < OLD_VIEW_MS) return true;
     this.#revisionMin = 0;
@@ -393,7 +460,7 @@ export class Election {
     this.#setWaiting();
     if (clusterId !== '') {
       this.#warn(
-        `etcd knows nothing of cluster '${cluster}', and this directory belongs to it: etcd was wiped, or it is another one. Bring the keys below /gomq/${cluster}/ back from a copy`,
+        `etcd knows nothing of cluster '${cluster}', and this directory belongs to it: etcd was wiped, or it is another one. A leader that still runs puts this right; else see \`gomqctl cluster force-lead\``,
       );
       return;
     }
@@ -466,6 +533,9 @@ export class Election {
   #follow({ node, epoch }: LeaderKey, leaderRevision: number): void {
     if (epoch < this.#standing.epoch) {
       this.#setWaiting();
+      this.#warn(
+        `${node} leads in epoch ${epoch}, and this node has seen epoch ${this.#standing.epoch}: what it has may be later, and it follows nobody. To give that up, empty its directory`,
+      );
       return;
     }
     if (node === this.#options.node) return;
@@ -491,7 +561,7 @@ export class Election {
     const later = this.#laterThan(view, state.epoch);
     if (later !== undefined) {
       this.#warn(
-        `etcd knows epoch ${state.epoch} of cluster '${this.#options.cluster}', and ${later}: etcd was restored from an old copy. Nobody is elected, since it may name nodes in sync that are not. If the leader of then still runs, it puts this right by itself`,
+        `etcd knows epoch ${state.epoch} of cluster '${this.#options.cluster}', and ${later}: etcd was restored from an old copy. Nobody is elected, since it may name nodes in sync that are not. A leader that still runs puts this right; else see \`gomqctl cluster force-lead\``,
       );
       return;
     }
@@ -519,13 +589,18 @@ export class Election {
    */
   #isMostComplete(view: ClusterView, inSync: readonly InSyncMember[]): boolean {
     const { node } = this.#options;
-    const { logEpoch, logEnd } = this.#standing;
     return inSync.every((one) => {
       if (one.node === node) return true;
       const key = view.members.get(one.node)?.value;
       if (key === undefined || key.incarnation !== one.incarnation || !key.isSuspect) return false;
-      return key.logEpoch < logEpoch || (key.logEpoch === logEpoch && key.logEnd <= logEnd);
+      return !this.#isBehind(key);
     });
+  }
+
+  /** Another log has more than this one, as far as both are known. */
+  #isBehind(other: MemberKey): boolean {
+    const { logEpoch, logEnd } = this.#standing;
+    return other.logEpoch > logEpoch || (other.logEpoch === logEpoch && other.logEnd > logEnd);
   }
 
   /** Of those in sync the ones that are there, as far as enough stay (R5): it would have to wait for the others. */

@@ -57,6 +57,9 @@ const HANDOVER_MS = 2000;
 /** How much longer than its lease the key of a former self may be there. */
 const NAMESAKE_MS = 3000;
 const SETTLE_MS = 500;
+/** A node that waits for a leader so long tells how far its log is. */
+const TELL_MS = 1000;
+const FORCED_MS = 5000;
 const LEASE_CLOSE_MS = 500;
 /** A node that gave up the lead leaves it to others for so long. */
 const REST_MS = 3000;
@@ -128,6 +131,10 @@ export class ClusterNode {
   #isDamaged = false;
   #lastIncoming = 0;
   #isRegistered = false;
+  /** The end of the log that others were told of. */
+  #registeredEnd = 0;
+  /** Since when there is nobody to follow. */
+  #waitingSinceMs: number | undefined = undefined;
   /** Since when a key of another directory is under the name of this node. */
   #namesakeSinceMs: number | undefined = undefined;
   #isSuspect: boolean;
@@ -271,6 +278,8 @@ export class ClusterNode {
     if (this.#isStopping) return;
     const { coordinator, nodeId, directory } = this.#options;
     const shape = this.#logShape(this.#storage);
+    this.#registeredEnd = shape.logEnd;
+    this.#election.onLogShape(shape);
     const key: MemberKey = {
       node: nodeId,
       incarnation: directory.incarnation,
@@ -376,6 +385,34 @@ export class ClusterNode {
     const leadership = this.#needLeadership();
     leadership.remove(node);
     this.#options.logger.warn('an operator removes a node', { node });
+  }
+
+  /**
+   * Has this node lead with what it has; resolves when it does.
+   * @throws {GomqError} REFUSED
+   */
+  async forceLead(): Promise<void> {
+    const { logger, nodeId } = this.#options;
+    const former = this.#view?.state?.value;
+    await this.#storage?.log.settled();
+    // What others have they have told; what this one has is compared with that.
+    this.#register();
+    this.#run(() => this.#election.forceLead());
+    logger.error('an operator has this node lead, whatever others may have had: what only they had is lost', {
+      logEnd: this.#storage?.log.endOffset,
+      formerEpoch: former?.epoch,
+      formerInSync: former?.inSync.map(({ node }) => node),
+    });
+    const endMs = performance.now() + FORCED_MS;
+    while (this.#leadership === undefined) {
+      if (performance.now() > endMs) {
+        throw new GomqError(
+          'REFUSED',
+          `${nodeId} does not lead: etcd did not answer, or another one was faster`,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, TICK_MS));
+    }
   }
 
   #needLeadership(): Leadership {
@@ -501,6 +538,20 @@ export class ClusterNode {
     if (view === undefined || !this.#introduce(view)) return;
     const isLeaderHeard = this.#receiver !== undefined && nowMs - this.#receiver.heardMs <= HEARD_MS;
     this.#run(() => this.#election.onTick(nowMs, isFollowed, isLeaderHeard));
+    this.#tellEnd(nowMs);
+  }
+
+  /** Where nobody leads for a while, a person may have to see who has most. */
+  #tellEnd(nowMs: number): void {
+    const log = this.#storage?.log;
+    if (this.#election.leader !== undefined || this.#leadership !== undefined || log === undefined) {
+      this.#waitingSinceMs = undefined;
+      return;
+    }
+    this.#waitingSinceMs ??= nowMs;
+    const isTold = log.endOffset === this.#registeredEnd || log.keptOffset < log.endOffset;
+    if (isTold || nowMs - this.#waitingSinceMs < TELL_MS) return;
+    this.#register();
   }
 
   /** Does something about the role when everything before is done. */
@@ -819,7 +870,9 @@ export class ClusterNode {
           const { message } = error as Error;
           if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
           told = message;
-          await this.#probe(following, address);
+          if (!(error instanceof GomqError) || error.code !== 'ADDRESS_INVALID') {
+            await this.#probe(following, address);
+          }
         }
       }
       await new Promise((resolve) => setTimeout(resolve, DIAL_AGAIN_MS));

@@ -25,4 +25,6 @@ export interface HttpCluster {
   stepDown(): Promise<void>;
   /** Takes a node that is gone for good out of the cluster. Rejects with a GomqError where that cannot be done. */
   removeNode(node: string): Promise<void>;
+  /** Has this node lead with what it has. Rejects with a GomqError where it may not. */
+  forceLead(): Promise<void>;
 }

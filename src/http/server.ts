@@ -14,6 +14,7 @@ import { LeaderLink } from './leader-link.js';
 import { type MessagesQuery, readMessagesQuery } from './messages-request.js';
 import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
 import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
+import { show } from './show.js';
 
 /** What the API needs of the broker; main.ts supplies it. */
 export interface HttpBroker {
@@ -85,6 +86,7 @@ const METHODS: readonly (readonly [RegExp, string])[] = [
   [/^\/api\/v1\/cluster$/, 'GET'],
   [/^\/api\/v1\/cluster\/step-down$/, 'POST'],
   [/^\/api\/v1\/cluster\/members\/[^/]+$/, 'DELETE'],
+  [/^\/api\/v1\/cluster\/members\/[^/]+\/force-lead$/, 'POST'],
 ];
 
 /** Where `config.http.listen` is '' it must not be told to listen. */
@@ -241,6 +243,17 @@ function createRoutes(
       await cluster.removeNode(node);
       return { ok: true };
     }),
+  });
+  fastify.post('/api/v1/cluster/members/:node/force-lead', {
+    onRequest: checkOperator,
+    handler: async (request) => {
+      const { node } = request.params as { node: string };
+      // Not passed on: nobody leads, and it matters who is asked.
+      if (node !== cluster.node)
+        throw new GomqError('REFUSED', `this is ${cluster.node}: ask ${show(node)} itself`);
+      await cluster.forceLead();
+      return { ok: true };
+    },
   });
   return fastify;
 }

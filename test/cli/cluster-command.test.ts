@@ -107,7 +107,7 @@ describe('what is wrong with a cluster', () => {
 
   test('is that there is none yet', () => {
     const status = { ...healthy(), leader: null, inSync: [], members: [] };
-    assert.deepEqual(texts(status), ['no cluster yet: it begins when 2 of 3 nodes are there']);
+    assert.deepEqual(texts(status), ['no cluster yet: it begins when all 3 nodes are there']);
   });
 });
 
@@ -299,6 +299,32 @@ describe('gomqctl cluster', () => {
     }
   });
 
+  test('has a node lead after a disaster, and asks that node', async (t) => {
+    const [other, api] = [await FakeApi.start(t), await FakeApi.start(t)];
+    for (const one of [other, api]) one.status = { ...healthy(), leader: null };
+    other.status.members[0]!.http = api.address;
+    assert.match((await cluster('force-lead a', other.address)).stderr, /there is no terminal: add --yes/);
+    assert.match((await cluster('force-lead x --yes', other.address)).stderr, /no node x .*only a, b, c/);
+    api.onAct = () => {
+      for (const one of [other, api]) one.status = { ...healthy(), leader: 'a', epoch: 9 };
+    };
+    const { code, stdout } = await cluster('force-lead a --yes', other.address);
+    assert.deepEqual([code, stdout], [0, 'a leads in epoch 9; it serves clients once 2 nodes are in sync\n']);
+    assert.deepEqual([other.asked, api.asked], [[], ['POST /api/v1/cluster/members/a/force-lead']]);
+    const late = await cluster('force-lead a --yes', other.address);
+    assert.deepEqual([late.code, /a leads: force-lead is for/.test(late.stderr)], [1, true]);
+  });
+
+  test('says why a node is not made the leader', async (t) => {
+    const api = await FakeApi.start(t);
+    api.status = { ...healthy(), leader: null };
+    for (const member of api.status.members) member.http = '';
+    api.refusal = [403, 'a is not made the leader: b has more'];
+    const { code, stderr } = await cluster('force-lead a --yes', api.address);
+    assert.equal(code, 1);
+    assert.match(stderr, /a is not made the leader: b has more; Do this\.\n$/);
+  });
+
   test('watches: a JSON line for each change, until Ctrl-C', async (t) => {
     const api = await FakeApi.start(t);
     const running = start(['cluster', '--watch', '--json', '--http', api.address]);
@@ -314,6 +340,8 @@ describe('gomqctl cluster', () => {
     ['cluster status', /unknown action "status"/],
     ['cluster remove', /the name of one node/],
     ['cluster remove a b', /the name of one node/],
+    ['cluster force-lead', /the name of one node/],
+    ['cluster force-lead a b', /the name of one node/],
     ['cluster step-down now', /step-down takes no word/],
     ['cluster step-down --watch', /leave out the action/],
     ['--connect 127.0.0.1:9000 cluster', /use --http HOST:PORT instead of --connect/],
@@ -442,4 +470,52 @@ test('three brokers: status, step-down, and nothing lost when the leader is kill
   const after = await status();
   assert.notEqual(after!.leader, leader);
   assert.ok(after!.epoch > before.epoch);
+});
+
+test('an etcd that is lost for good: nobody leads until an operator says who', {
+  timeout: 110_000,
+}, async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'gomq-cluster-command-'));
+  const brokers: Broker[] = [];
+  t.after(async () => {
+    await Promise.all(brokers.map((broker) => broker.kill()));
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const startAll = async (etcd: string): Promise<string[]> => {
+    brokers.splice(0, brokers.length, ...NODES.map((node) => new Broker(node, etcd, folder)));
+    return Promise.all(brokers.map((broker) => broker.address('http')));
+  };
+  const statusWhen = async (http: string[], isWanted: (status: ClusterStatus) => boolean) => {
+    for (;;) {
+      const { stdout } = await gomqctl(['cluster', '--json', '--http', http.join(',')]);
+      const seen = stdout === '' ? undefined : (JSON.parse(stdout) as ClusterStatus);
+      if (seen !== undefined && isWanted(seen)) return seen;
+      await delay(50);
+    }
+  };
+  const former = await startEtcd(t);
+  const before = await startAll(former.endpoint);
+  await statusWhen(before, ({ inSync }) => inSync.length === NODES.length);
+  const published = await fetch(`http://${before[0]}/pub`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ topic: 'A', body: 'kept', qos: 1 }),
+  });
+  assert.equal(published.status, 200, await published.text());
+  await Promise.all(brokers.map((broker) => broker.kill()));
+
+  const lost = await startEtcd(t);
+  const http = await startAll(lost.endpoint);
+  const { leader } = await statusWhen(http, ({ members }) => members.length === NODES.length);
+  assert.equal(leader, null);
+  const force = (node: string) => gomqctl(['cluster', 'force-lead', node, '--yes', '--http', http.join(',')]);
+  // Nobody knows before which of them have everything: the others say who has more.
+  let forced = await force('a');
+  for (const node of NODES) if (forced.stderr.includes(`: ${node} has more`)) forced = await force(node);
+  assert.equal(forced.code, 0, forced.stderr);
+  await statusWhen(http, ({ inSync }) => inSync.length === NODES.length);
+  for (const address of http) {
+    const shown = await fetch(`http://${address}/messages/A`);
+    assert.deepEqual(await shown.json(), { topic_name: 'A', message_list: ['kept'] });
+  }
 });

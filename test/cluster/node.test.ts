@@ -334,3 +334,47 @@ test('a node that is elected while it stops leads nothing, and stops', async (co
   await quiet();
   assert.equal(made.said(/leads the cluster/), false);
 });
+
+test('an operator has a node lead where etcd has forgotten, in an epoch that nobody has seen', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ member: { ...memberKey('a', 'a1', ''), epoch: 9 } });
+  const node = await made.start();
+  await until(() => made.said(/restored from an old copy/), 'the warning');
+  await node.forceLead();
+  assert.deepEqual(made.coordinator.campaigns, ['b in epoch 10']);
+  assert.deepEqual(made.coordinator.state?.inSync, [{ node: 'b', incarnation: made.directory.incarnation }]);
+  assert.equal(readMembership(made.folder)?.epoch, 10);
+  assert.ok(made.said(/an operator has this node lead/));
+  await quiet();
+  assert.equal(made.served, 0, 'one disk is not enough');
+  await assert.rejects(node.forceLead(), /it leads/);
+});
+
+test('no node is made the leader that has less than another, or where one leads', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  const ahead = { ...memberKey('a', 'a1', ''), epoch: 9 };
+  made.coordinator.put({ member: { ...ahead, logEnd: RECORDS + 1 } });
+  const node = await made.start();
+  await until(() => made.said(/restored from an old copy/), 'the warning');
+  const refused = (why: RegExp) => assert.rejects(node.forceLead(), { code: 'REFUSED', message: why });
+  await refused(/a has more, up to offset \d+ of epoch 1/);
+  made.coordinator.put({ member: { ...ahead, logEpoch: 2, logEnd: 1 } });
+  await quiet();
+  await refused(/a has more, up to offset 1 of epoch 2/);
+  made.coordinator.put({ member: { ...ahead, clusterId: 'another', logEnd: RECORDS + 1 } });
+  made.coordinator.put({ leader: { node: 'a', epoch: 9, nonce: 'n' } });
+  await quiet();
+  await refused(/a leads/);
+  assert.deepEqual(made.coordinator.campaigns, []);
+});
+
+test('a node that has seen a later epoch than that of the leader follows nobody, and says so', async (context) => {
+  const made = await bench(context, { hasLeader: false });
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  await made.node!.stop();
+  made.coordinator.put({ gone: 'b', leader: { node: 'a', epoch: 2, nonce: 'n' } });
+  await made.begin();
+  await until(() => made.said(/a leads in epoch 2, and this node has seen epoch 3/), 'the warning');
+});

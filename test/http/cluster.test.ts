@@ -188,6 +188,16 @@ describe('HTTP API of a cluster', () => {
     assert.deepEqual(member.cluster.asked, []);
   });
 
+  it('has a node lead only where that one is asked itself', async () => {
+    const path = '/api/v1/cluster/members/b/force-lead';
+    const wrong = await ask(leader.address, path, { method: 'POST' });
+    assert.deepEqual([wrong.status, codeOf(wrong)], [403, 'REFUSED']);
+    assert.match(wrong.text, /this is a: ask .?.?b.?.? itself/);
+    assert.equal((await ask(member.address, path, { method: 'POST' })).status, 200);
+    assert.deepEqual([leader.cluster.asked, member.cluster.asked], [[], ['force-lead']]);
+    member.cluster.asked = [];
+  });
+
   it('says why that cannot be done', async () => {
     leader.cluster.failure = new GomqError('REFUSED', 'no other node is in sync: nobody could lead');
     for (const { address } of [leader, member]) {
@@ -203,6 +213,7 @@ describe('HTTP API of a cluster', () => {
   it('names the method of each route', async () => {
     const routes = [
       ['POST', '/api/v1/cluster', 'GET'],
+      ['GET', '/api/v1/cluster/members/c/force-lead', 'POST'],
       ['GET', '/api/v1/cluster/step-down', 'POST'],
       ['POST', '/api/v1/cluster/members/c', 'DELETE'],
     ] as const;

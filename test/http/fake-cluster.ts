@@ -52,6 +52,10 @@ export class FakeCluster implements HttpCluster {
     this.#note(`remove ${node}`);
   }
 
+  async forceLead(): Promise<void> {
+    this.#note('force-lead');
+  }
+
   #note(what: string): void {
     if (this.failure !== undefined) throw this.failure;
     this.asked.push(what);
