@@ -49,8 +49,10 @@ export class Storage {
   readonly replica: Replica | undefined;
   readonly #maker: SnapshotMaker;
   readonly #path: string;
+  readonly #logger: Logger;
   readonly #timer: NodeJS.Timeout | undefined = undefined;
   #committed = 0;
+  #isNoteFailing = false;
   #hashListener: (offset: number, hash: Buffer) => void = () => undefined;
   readonly #bind: (retention: RetentionEvents) => void;
 
@@ -60,6 +62,7 @@ export class Storage {
     replica: Replica | undefined,
     maker: SnapshotMaker,
     path: string,
+    logger: Logger,
     bind: (retention: RetentionEvents) => void,
   ) {
     this.log = log;
@@ -67,6 +70,7 @@ export class Storage {
     this.replica = replica;
     this.#maker = maker;
     this.#path = path;
+    this.#logger = logger;
     this.#bind = bind;
     if (replica === undefined) return;
     this.#timer = setInterval(() => this.#noteCommitted(), COMMITTED_MS);
@@ -96,11 +100,19 @@ export class Storage {
     await this.#maker.stop();
   }
 
+  /** What is noted is only ever too low, and costs time after a start: where it cannot be noted everything else goes on. */
   #noteCommitted(): void {
     const { highWatermark } = this.log;
     if (highWatermark === this.#committed) return;
-    this.#committed = highWatermark;
-    writeCommitted(this.#path, highWatermark);
+    try {
+      writeCommitted(this.#path, highWatermark);
+      this.#committed = highWatermark;
+      this.#isNoteFailing = false;
+    } catch (error) {
+      if (!this.#isNoteFailing)
+        this.#logger.warn('cannot note what is committed; it is tried again', { error });
+      this.#isNoteFailing = true;
+    }
   }
 }
 
@@ -153,7 +165,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       committed === undefined
         ? undefined
         : new Replica({ log, state, applied: offset, zstd: await loadZstd(), onFailure: onReplicaFailure });
-    opened = new Storage(log, state, replica, made, path, (bound) => {
+    opened = new Storage(log, state, replica, made, path, logger, (bound) => {
       retention = bound;
     });
     return opened;
