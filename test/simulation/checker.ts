@@ -78,6 +78,15 @@ export class Checker {
     check(epoch >= before, () => `${directory.incarnation} goes from epoch ${before} back to ${epoch}`);
   }
 
+  /** 1: a member that has promised itself to a later epoch helps nobody in the one before (R1), and has that on disk which it helps in (R3). */
+  onAck({ incarnation, membership }: Directory, epoch: number): void {
+    const promised = membership?.epoch ?? 0;
+    check(
+      promised === epoch,
+      () => `${incarnation} acknowledges in epoch ${epoch}, and its disk says epoch ${promised}`,
+    );
+  }
+
   /** 1: in an epoch there is one leader. */
   onLead(leading: Leading): void {
     const { epoch, life } = leading;
@@ -127,6 +136,21 @@ export class Checker {
         () => `${directory.incarnation} cuts ${show(directory.file[offset])}, which is committed`,
       );
     }
+  }
+
+  /** 3, 4: what begins anew is promised nowhere, neither to have what it had nor to be there. */
+  onBegunAnew({ node, incarnation }: Directory, state: ClusterState | undefined): void {
+    const leading = [...this.#leaders.values()].filter(({ life }) => life.isAlive);
+    const promised = leading.flatMap(({ inSync, proposed }) => [...inSync, ...(proposed ?? [])]);
+    check(
+      [...promised, ...(state?.inSync ?? [])].every((one) => one.incarnation !== incarnation),
+      () => `the log of ${node} begins anew as ${incarnation}, which is in sync`,
+    );
+  }
+
+  /** 12: a snapshot is of what was committed; what is before its last record is what was before it in every log. */
+  onSnapshot(directory: Directory, endOffset: number): void {
+    this.onApplied(directory, endOffset - 1, endOffset);
   }
 
   // ---- commits ----------------------------------------------------------------------------------------------------------------------
@@ -245,7 +269,7 @@ export class Checker {
       .filter(({ incarnation }) => incarnation !== directory.incarnation)
       .map(({ incarnation }) => this.#directories.get(incarnation)!);
     const haveAll = others.every((other) => {
-      if (!other.isThere) return false;
+      if (!other.isThere || other.hasErred) return false;
       if ((other.isTorn || other.isSuspect) && !GOES_BEYOND) return false;
       const hasAll = last === undefined || other.hasSynced(last);
       if (hasAll) other.hasRotted = false;

@@ -60,6 +60,8 @@ export class Cluster {
   readonly minInSync: number;
   readonly clients: readonly Client[];
   readonly #crashChance: number;
+  /** Whoever is away for a while finds that the log does not reach back. */
+  readonly #keepsLittle: boolean;
   isHealed = false;
 
   constructor(world: World, fixedSize?: number) {
@@ -69,6 +71,7 @@ export class Cluster {
     this.minInSync = Math.floor(size / 2) + 1;
     // A cluster of a size that is given is one that somebody wants to see without accidents.
     this.#crashChance = fixedSize === undefined && random.chance(0.3) ? 0.01 : 0;
+    this.#keepsLittle = random.chance(0.4);
     this.network = new Network(world);
     if (random.chance(0.2)) this.network.slowMs = 40;
     this.etcd = new SimulatedEtcd(world, this.network, LEASE_MS);
@@ -125,6 +128,7 @@ export class Cluster {
         replicas: this.machines.length,
         minInSync: this.minInSync,
         diskMs: () => machine.diskMs,
+        keepsLittle: this.#keepsLittle,
         renewDirectory: () => {
           const { membership } = machine.directory;
           this.repair(machine);
@@ -230,7 +234,8 @@ export class Cluster {
       if (!(state?.inSync.some(({ incarnation }) => incarnation === directory.incarnation) ?? false))
         return `${name} is not in sync`;
     }
-    return undefined;
+    const flaws = this.machines.map(({ directory }) => directory.newestSnapshot?.flaw ?? '');
+    return new Set(flaws).size === 1 ? undefined : `the states differ: '${flaws.join("', '")}'`;
   }
 
   #difference(): string | undefined {

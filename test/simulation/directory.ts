@@ -3,6 +3,7 @@
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import type { EncodedBatch } from '../../src/log/disk-log.js';
 import type { Membership } from '../../src/log/membership.js';
+import type { Snapshot } from './snapshots.js';
 import type { World } from './world.js';
 
 /** A record, which is a batch by itself. There is one object of each, wherever it is copied to. */
@@ -19,6 +20,8 @@ export interface LogRecord {
 /** By the bytes of their batches. */
 const records = new WeakMap<Buffer, LogRecord>();
 const PAYLOAD = Buffer.from([1, 0, 0, 0, 0]);
+
+const SNAPSHOTS_KEPT = 2;
 
 export function makeRecord(
   epoch: number,
@@ -43,8 +46,14 @@ export class Directory {
   readonly incarnation: string;
   readonly #world: World;
   membership: Membership | undefined = undefined;
-  /** Where its log begins to be readable: what is before has been let go of. */
+  /** Where its log begins: what is before has been let go of, and stands in `file` for the state that the snapshots have of it. */
   start = 0;
+  /** The two newest, the newest at the end. */
+  snapshots: Snapshot[] = [];
+  /** Of each snapshot that is made from now on. */
+  flaw = '';
+  /** The log is being begun anew: nothing that is here is to be believed. */
+  isBeginningAnew = false;
   /** As the operating system shows it; the index is the offset. */
   file: LogRecord[] = [];
   /** As much of it is on the platter. */
@@ -76,6 +85,11 @@ export class Directory {
     return this.membership?.isSuspect ?? false;
   }
 
+  /** Records of which there is more than the state. */
+  get length(): number {
+    return this.file.length - this.start;
+  }
+
   /** Whether this very record is on the platter. */
   hasSynced(record: LogRecord): boolean {
     return record.offset < this.syncedEnd && this.file[record.offset] === record;
@@ -88,6 +102,49 @@ export class Directory {
   truncate(end: number): void {
     this.file.length = Math.min(this.file.length, end);
     this.syncedEnd = Math.min(this.syncedEnd, end);
+  }
+
+  /** The newest snapshot that the log reaches. */
+  get newestSnapshot(): Snapshot | undefined {
+    return this.snapshots.findLast(({ endOffset }) => endOffset <= this.file.length);
+  }
+
+  /** What is before may be let go of. */
+  get snapshotFloor(): number {
+    return this.snapshots.at(-SNAPSHOTS_KEPT)?.endOffset ?? 0;
+  }
+
+  /** Its state is not what the log makes, or will not be. */
+  get hasErred(): boolean {
+    return this.flaw !== '' || this.snapshots.some(({ flaw }) => flaw !== '');
+  }
+
+  addSnapshot(snapshot: Snapshot): void {
+    this.snapshots = [...this.snapshots, snapshot].slice(-SNAPSHOTS_KEPT);
+  }
+
+  /** The same directory under another name. */
+  takeOver(former: Directory): void {
+    this.start = former.start;
+    this.snapshots = former.snapshots;
+    this.flaw = former.flaw;
+    this.file = former.file;
+    this.syncedEnd = former.syncedEnd;
+    this.committed = former.committed;
+    this.#committedOnDisk = former.#committedOnDisk;
+    former.file = [];
+    former.syncedEnd = 0;
+  }
+
+  /** A log of which there is nothing but a snapshot, or not even that. */
+  beginAnew(snapshot?: Snapshot & { readonly records: readonly LogRecord[] }): void {
+    this.file = [...(snapshot?.records ?? [])];
+    this.start = this.file.length;
+    this.syncedEnd = this.start;
+    this.committed = this.start;
+    this.#committedOnDisk = this.start;
+    this.snapshots = snapshot === undefined ? [] : [{ endOffset: snapshot.endOffset, flaw: snapshot.flaw }];
+    this.flaw = snapshot?.flaw ?? '';
   }
 
   /** What an operating system does by itself now and then. */
@@ -117,5 +174,7 @@ export class Directory {
     this.truncate(this.file.length - count);
     this.isTorn = true;
     this.hasRotted = true;
+    // The state before the log is in no snapshot that is as old as what is left of it.
+    this.isDamaged ||= (this.newestSnapshot?.endOffset ?? 0) < this.start;
   }
 }

@@ -34,6 +34,7 @@ const KINDS = [
   'unmounted-directory',
   'rot-end',
   'rot-middle',
+  'wrong-state',
 ] as const;
 
 export type FaultKind = (typeof KINDS)[number];
@@ -254,15 +255,24 @@ export class Faults {
       case 'unmounted-directory':
         return this.#unmount(machine);
       case 'rot-end':
-        if (!this.#isSpare(machine) || machine.directory.file.length === 0) return false;
+        if (!this.#isSpare(machine) || machine.directory.length === 0) return false;
         this.#cluster.kill(machine, false);
-        machine.directory.rotEnd(random.integer(1, Math.min(4, machine.directory.file.length)));
+        machine.directory.rotEnd(
+          random.integer(1, Math.min(random.chance(0.5) ? 40 : 4, machine.directory.length)),
+        );
         world.note(machine.name, () => `the end of its log rots from ${machine.directory.file.length} on`);
         return true;
       case 'rot-middle':
         if (!this.#isSpare(machine) || machine.directory.file.length === 0) return false;
         this.#cluster.kill(machine, false);
         machine.directory.isDamaged = true;
+        return true;
+      case 'wrong-state':
+        // Of two nobody knows which is right, and more than one at a time is more than others can tell.
+        if (!this.#isSpare(machine) || machines.length < 3) return false;
+        if (machines.some(({ directory }) => directory.hasErred)) return false;
+        machine.directory.flaw = world.draw('flaw');
+        world.note(machine.name, () => `errs about its state: ${machine.directory.flaw}`);
         return true;
     }
   }

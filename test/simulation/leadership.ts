@@ -1,27 +1,17 @@
-// The leadership of src/replication, in simulated time. Its members get copies of the whole log where others get snapshots.
+// The leadership of src/replication, in simulated time.
 import type { InSyncMember } from '../../src/cluster/coordinator.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { DiskLog } from '../../src/log/disk-log.js';
-import { commonEnd, type EpochHistory } from '../../src/log/epoch-history.js';
-import type { FrameToLeader } from '../../src/replication/frames.js';
 import { Leadership, type LeadershipOptions } from '../../src/replication/leadership.js';
 import type { LinkToMember } from '../../src/replication/peer-link.js';
 import type { Leading } from './checker.js';
-import type { LogRecord } from './directory.js';
+import type { Directory } from './directory.js';
 import type { SimulatedLog } from './log.js';
+import { NO_FILE, type OutgoingSnapshot, type Snapshot } from './snapshots.js';
 import type { Life, World } from './world.js';
 
 /** Little, so that members that are behind are sent what is read from the disk. */
 const RECENT_BYTES_MAX = 2000;
-
-/** Stands for the transfer of a snapshot: everything that is committed, at once. */
-export interface CopyFrame {
-  readonly type: 'copy';
-  readonly epoch: number;
-  readonly records: readonly LogRecord[];
-  readonly start: number;
-  readonly starts: EpochHistory['starts'];
-}
 
 export interface SimulatedLeadershipOptions
   extends Pick<
@@ -36,11 +26,14 @@ export interface SimulatedLeadershipOptions
     | 'history'
     | 'propose'
     | 'onStuck'
+    | 'onDamaged'
   > {
   readonly world: World;
   readonly life: Life;
   readonly log: SimulatedLog;
-  readonly recordAt: (offset: number) => LogRecord;
+  readonly directory: Directory;
+  readonly diskMs: () => number;
+  newestSnapshot(): Snapshot | undefined;
   /** The set it waits for may be another one. */
   onInSync(): void;
 }
@@ -49,6 +42,8 @@ export class SimulatedLeadership extends Leadership implements Leading {
   readonly life: Life;
   readonly #options: SimulatedLeadershipOptions;
   proposed: readonly InSyncMember[] | undefined = undefined;
+  /** Whose position is looked at. */
+  #asking: LinkToMember | undefined = undefined;
 
   constructor(options: SimulatedLeadershipOptions) {
     const { world, life, log, propose } = options;
@@ -71,10 +66,7 @@ export class SimulatedLeadership extends Leadership implements Leading {
           isOver = true;
         };
       },
-      newestSnapshot: () => undefined,
-      onDamaged(error) {
-        throw error;
-      },
+      newestSnapshot: () => this.#outgoing(),
       propose: (wanted) => {
         const isSent = propose(wanted);
         if (isSent) this.proposed = wanted;
@@ -91,7 +83,8 @@ export class SimulatedLeadership extends Leadership implements Leading {
     link.start = (handler) =>
       start({
         onFrame: (frame) => {
-          if (!this.#sendsCopy(link, frame)) handler.onFrame(frame);
+          this.#asking = link;
+          handler.onFrame(frame);
         },
         onDrain: () => handler.onDrain(),
         onClose: (error) => handler.onClose(error),
@@ -111,24 +104,20 @@ export class SimulatedLeadership extends Leadership implements Leading {
     this.#options.onInSync();
   }
 
-  /** A member that lacks what this log has let go of. */
-  #sendsCopy(link: LinkToMember, frame: FrameToLeader): boolean {
-    if (frame.type !== 'position' || frame.epoch !== this.epoch) return false;
-    const { log, history, recordAt } = this.#options;
-    const cut = commonEnd(
-      { starts: history.starts, end: log.endOffset },
-      { starts: frame.history, end: frame.logEnd },
-    );
-    if (cut >= log.startOffset) return false;
-    const end = log.highWatermark;
-    const copy: CopyFrame = {
-      type: 'copy',
+  #outgoing(): OutgoingSnapshot | undefined {
+    const { world, life, directory, diskMs, newestSnapshot } = this.#options;
+    const newest = newestSnapshot();
+    if (newest === undefined) return undefined;
+    const records = directory.file.slice(0, newest.endOffset);
+    return {
+      ...newest,
+      path: NO_FILE,
+      records,
+      world,
+      life,
+      slowMs: diskMs,
+      link: this.#asking!,
       epoch: this.epoch,
-      records: Array.from({ length: end }, (_, offset) => recordAt(offset)),
-      start: end,
-      starts: history.starts.filter(({ start }) => start < end),
     };
-    link.send(copy as never);
-    return true;
   }
 }

@@ -285,6 +285,11 @@ class End {
     this.#end(reason);
   }
 
+  /** After what was sent. */
+  end(): void {
+    this.destroy();
+  }
+
   onClosed(why: string | undefined): void {
     this.#world.reach(this.life, () => {
       if (this.isClosed) return;

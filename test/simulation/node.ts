@@ -1,5 +1,5 @@
 // What src/cluster/node.ts does, step by step, in simulated time: the same election, the same receiver, the same order of what is put on disk and
-// what is said. In the place of a snapshot a member that is behind the beginning of the leader's log is given a copy of everything.
+// what is said.
 
 import type { ClusterView } from '../../src/cluster/coordinator.js';
 import { type Effect, Election, type Standing } from '../../src/cluster/election.js';
@@ -10,13 +10,14 @@ import type { Refusal } from '../../src/replication/frames.js';
 import type { LinkToLeader } from '../../src/replication/peer-link.js';
 import { ReplicaReceiver, type ReplicaReceiverOptions } from '../../src/replication/replica-receiver.js';
 import type { Replica } from '../../src/state/replica.js';
-import type { Checker } from './checker.js';
+import { type Checker, GOES_BEYOND } from './checker.js';
 import { SimulatedCoordinator } from './coordinator.js';
 import type { Directory, LogRecord } from './directory.js';
 import { ETCD, type SimulatedEtcd } from './etcd.js';
-import { type CopyFrame, SimulatedLeadership } from './leadership.js';
+import { SimulatedLeadership } from './leadership.js';
 import { SimulatedLog } from './log.js';
 import type { Hello, Network } from './network.js';
+import { NO_FILE, type OutgoingSnapshot, SNAPSHOT_RECORDS, snapshotOf, takeWith } from './snapshots.js';
 import type { Life, World } from './world.js';
 
 const TICK_MS = 100;
@@ -29,6 +30,8 @@ const HANDOVER_MS = 2000;
 const COMMITTED_MS = 1000;
 const REST_MS = 3000;
 const NAMESAKE_MS = 3000;
+/** Less than anywhere else, since faults come as often as they do here. */
+const DAMAGED_REST_MS = 5000;
 /** How the most frequent note begins. */
 export const COMMITS = 'commits up to';
 
@@ -43,7 +46,9 @@ export interface NodeOptions {
   readonly minInSync: number;
   /** Upper bound of what its disk takes. */
   readonly diskMs: () => number;
-  /** Puts an empty directory with another incarnation in the place of what is damaged. */
+  /** Its log goes as soon as it may. */
+  readonly keepsLittle: boolean;
+  /** Puts an empty directory with another incarnation in the place of what is there. */
   renewDirectory(): Directory;
   /** It cannot go on, which is nobody's defect. */
   onFailure(why: string): void;
@@ -76,6 +81,10 @@ export class SimulatedNode {
   #isWorking = false;
   #isRunning = false;
   #isStopping = false;
+  #isDamaged = false;
+  #isMakingSnapshot = false;
+  /** What is coming from the leader. */
+  #incoming: OutgoingSnapshot | undefined = undefined;
   #isSuspect: boolean;
   #isGrowing = false;
   #isRegistered = false;
@@ -86,11 +95,13 @@ export class SimulatedNode {
 
   /** A process begins, with the directory as it is. */
   constructor(options: NodeOptions) {
-    const { world, network, etcd, directory, life, minInSync } = options;
+    const { world, network, etcd, life, minInSync } = options;
     this.#options = options;
     this.life = life;
     this.name = life.node;
-    this.#directory = directory;
+    this.#directory = options.directory;
+    if (this.#directory.isBeginningAnew) this.#beginWithNothing();
+    const directory = this.#directory;
     const log = directory.isDamaged ? undefined : this.#openLog(directory.committed);
     const { membership } = directory;
     this.#isSuspect = membership?.isSuspect ?? false;
@@ -159,14 +170,12 @@ export class SimulatedNode {
     return true;
   }
 
-  /** Retention: what is committed, and kept by nobody's wish. */
+  /** Retention: what is in the older of two snapshots, and kept by nobody's wish. A member keeps what its leader has. */
   letGo(): void {
-    const log = this.#log;
-    if (log === undefined) return;
-    const end = Math.min(
-      this.#leadership === undefined ? (this.#receiver?.logStart ?? 0) : log.highWatermark,
-      log.highWatermark,
-    );
+    if (this.#log === undefined) return;
+    const { snapshotFloor } = this.#directory;
+    const end =
+      this.#leadership === undefined ? Math.min(this.#receiver?.logStart ?? 0, snapshotFloor) : snapshotFloor;
     if (end <= this.#directory.start) return;
     this.#directory.start = this.#options.world.random.integer(this.#directory.start, end);
     this.#options.world.note(this.name, () => `lets go of its log before ${this.#directory.start}`);
@@ -403,6 +412,8 @@ export class SimulatedNode {
       world.crashPoint(life, 'before the torn end of its log is cut off');
       directory.isTorn = false;
     }
+    const snapshotEnd = directory.newestSnapshot?.endOffset ?? 0;
+    assert(snapshotEnd >= directory.start, 'the state before the log is in a snapshot');
     // Recovery has to do that: what the process before it wrote may be on no platter.
     directory.sync(directory.file.length);
     return new SimulatedLog({
@@ -410,8 +421,8 @@ export class SimulatedNode {
       life,
       directory,
       epoch: 1,
-      // What is let go of was in a snapshot, which is of what is committed.
-      committed: Math.max(committed, directory.start),
+      // A snapshot is made of what is committed.
+      committed: Math.max(committed, snapshotEnd),
       slowMs: diskMs,
       watcher: {
         onCreated: (record) => checker.onCreated(life, record),
@@ -423,8 +434,34 @@ export class SimulatedNode {
             checker.onLeaderCommitted(leadership, directory.file.slice(from, to), etcd.state);
           }
           checker.onApplied(directory, from, to);
+          this.#makeSnapshot(to);
         },
       },
+    });
+  }
+
+  /** As when a segment is sealed. */
+  #makeSnapshot(committed: number): void {
+    const { world, life, diskMs, checker, keepsLittle, replicas } = this.#options;
+    const directory = this.#directory;
+    const log = this.#log;
+    const endOffset = committed - (committed % SNAPSHOT_RECORDS);
+    const isThere = endOffset <= (directory.snapshots.at(-1)?.endOffset ?? 0);
+    if (log === undefined || isThere || this.#isMakingSnapshot) return;
+    this.#isMakingSnapshot = true;
+    world.after(world.delay(1, diskMs() * 4), life, () => {
+      this.#isMakingSnapshot = false;
+      if (this.#log !== log) return;
+      checker.onSnapshot(directory, endOffset);
+      // A leader that errs has the first member begin anew that differs. If nobody else is in sync, nobody is left to lead in its place.
+      const { inSync, proposed = inSync } = this.#leadership ?? {};
+      const mayErr = inSync === undefined || Math.min(inSync.length, proposed!.length) === replicas;
+      const flaw = mayErr || GOES_BEYOND ? directory.flaw : '';
+      directory.addSnapshot({ endOffset, flaw });
+      const hash = Buffer.from(`${directory.file[endOffset - 1]!.epoch} ${flaw}`);
+      this.#leadership?.onStateHash(this.name, endOffset, hash);
+      this.#receiver?.tellStateHash(endOffset, hash);
+      if (keepsLittle) this.letGo();
     });
   }
 
@@ -440,7 +477,7 @@ export class SimulatedNode {
   #reopen(done: () => void, change?: (committed: number) => void): void {
     const { world, diskMs } = this.#options;
     const log = this.#log;
-    if (log === undefined) {
+    if (log === undefined || this.#isDamaged) {
       done();
       return;
     }
@@ -468,10 +505,15 @@ export class SimulatedNode {
   /** What is on the disk is damaged, and another node leads: a copy of what that has takes its place. */
   #replaceDamaged(done: () => void): void {
     const { world, renewDirectory } = this.#options;
+    if (this.#log !== undefined || this.#isStopping) {
+      done();
+      return;
+    }
     // Not a moment may come at which the log is empty and has the name of the one that was there.
     this.#directory = renewDirectory();
     world.crashPoint(this.life, 'before the directory with a new name belongs to the cluster');
     this.#history = new EpochHistory();
+    this.#isSuspect = false;
     this.#writeMembership();
     const opened = this.#openLog(0);
     this.#take(opened);
@@ -489,42 +531,102 @@ export class SimulatedNode {
     directory.truncate(end);
   }
 
-  /** In the place of a snapshot. */
-  #copy({ records, start, starts }: CopyFrame, committed: number): void {
-    const { checker, world } = this.#options;
-    const directory = this.#directory;
-    if (records.length < committed) return;
-    const isInSync = this.#view?.state?.value.inSync.some(
-      ({ incarnation }) => incarnation === directory.incarnation,
-    );
-    // What it lost was acknowledged: with what it gets in its place it is another one.
-    if (this.#isSuspect && isInSync === true) {
-      this.#replaceDamaged(() => undefined);
+  /** A snapshot of the leader has come: it takes the place of everything that is here. */
+  #install(snapshot: OutgoingSnapshot, starts: readonly EpochStart[], done: () => void): void {
+    const { checker, world, etcd, diskMs, renewDirectory } = this.#options;
+    const log = this.#log;
+    if (log === undefined || this.#isStopping) {
+      done();
       return;
     }
-    assert(isInSync !== true, 'a node that is in sync needs no snapshot');
-    world.note(this.name, () => `takes a copy up to ${records.length}`);
-    checker.onCut(directory, records.length);
-    directory.file = [...records];
-    directory.syncedEnd = records.length;
-    directory.start = start;
-    // No crash may come in between: with the history of before nobody could say what this log is.
-    this.#history = new EpochHistory(starts);
-    directory.membership = {
-      clusterId: this.#clusterId,
-      epoch: this.#epoch,
-      starts: [...starts],
-      isSuspect: this.#isSuspect,
-    };
+    const { incarnation } = this.#directory;
+    // The view of this node may be older than that.
+    const isInSync = etcd.state?.inSync.some((one) => one.incarnation === incarnation);
+    assert(isInSync !== true || this.#isSuspect, 'a node that is in sync, and whole, needs no snapshot');
+    log.close(() => {
+      this.#log = undefined;
+      const former = this.#directory;
+      const directory = renewDirectory();
+      this.#directory = directory;
+      directory.takeOver(former);
+      world.crashPoint(this.life, 'before its log begins anew');
+      checker.onBegunAnew(directory, etcd.state);
+      directory.isBeginningAnew = true;
+      world.after(world.delay(0.5, diskMs() * 4), this.life, () => {
+        directory.beginAnew(snapshot);
+        this.#history = new EpochHistory(starts);
+        this.#isSuspect = false;
+        this.#writeMembership();
+        directory.isBeginningAnew = false;
+        world.note(this.name, () => `begins with a snapshot up to ${snapshot.endOffset}`);
+        const opened = this.#openLog(snapshot.endOffset);
+        this.#take(opened);
+        this.#opened(opened);
+        this.#register();
+        done();
+      });
+    });
+  }
+
+  /** The process before it ended while it began the log anew. */
+  #beginWithNothing(): void {
+    const { world, renewDirectory } = this.#options;
+    const directory = renewDirectory();
+    this.#directory = directory;
+    directory.beginAnew();
+    const { membership } = directory;
+    if (membership !== undefined) directory.membership = { ...membership, starts: [], isSuspect: false };
+    world.note(this.name, () => 'begins with nothing');
+  }
+
+  /** Its state is not what the log makes: another node leads, from whom it gets a copy. */
+  #onDamaged(why: string): void {
+    if (this.#isDamaged) return;
+    this.#isDamaged = true;
+    const { world, onFailure } = this.#options;
+    world.note(this.name, () => why);
+    const leadership = this.#leadership;
+    if (leadership !== undefined && leadership.inSync.length < 2) {
+      onFailure(why);
+      return;
+    }
+    this.#stopFollowing();
+    this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
+    this.#election.onLogClosed();
+    this.#do((done) => {
+      const log = this.#log;
+      this.#log = undefined;
+      if (log === undefined) done();
+      else log.close(done);
+    });
+    this.#do((done) => {
+      this.#waitForLeader();
+      done();
+    });
+  }
+
+  #waitForLeader(): void {
+    const { leader, epoch } = this.#election;
+    if (leader === undefined || leader === this.name) return;
+    this.#isDamaged = false;
+    this.#do((done) => this.#replaceDamaged(done));
+    this.#do((done) => {
+      this.#follow(leader, epoch);
+      done();
+    });
   }
 
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
 
   #lead({ epoch, inSync, gone }: Extract<Effect, { kind: 'lead' }>): void {
-    const { world, life, minInSync, checker, etcd } = this.#options;
+    const { world, life, minInSync, checker, etcd, diskMs } = this.#options;
     const directory = this.#directory;
-    if (!this.#election.isLeading || this.#election.epoch !== epoch) return;
-    const log = this.#log!;
+    if (!this.#election.isLeading || this.#election.epoch !== epoch || this.#isStopping) return;
+    const log = this.#log;
+    if (log === undefined) {
+      this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
+      return;
+    }
     // As a member it was told all of its leader's history, and may not have got what belongs to it.
     this.#history.cut(log.endOffset);
     this.#history.begin(epoch, log.endOffset);
@@ -541,8 +643,11 @@ export class SimulatedNode {
       silenceMs: etcd.leaseMs / 2,
       lagMs: 2 * etcd.leaseMs,
       onStuck: () => this.#run(() => this.#election.yieldLead('its disk does not answer', etcd.leaseMs)),
+      onDamaged: (error) => this.#onDamaged(error.message),
       log,
-      recordAt: (offset) => directory.file[offset]!,
+      directory,
+      diskMs,
+      newestSnapshot: () => directory.snapshots.findLast(({ endOffset }) => endOffset <= log.highWatermark),
       history: this.#history,
       propose: (wanted) => {
         let isSent = false;
@@ -617,11 +722,7 @@ export class SimulatedNode {
   #follow(leader: string, epoch: number): void {
     if (this.#election.leader !== leader || this.#election.epoch !== epoch || this.#isStopping) return;
     if (this.#log === undefined) {
-      this.#do((done) => this.#replaceDamaged(done));
-      this.#do((done) => {
-        this.#follow(leader, epoch);
-        done();
-      });
+      this.#waitForLeader();
       return;
     }
     const following = { leader, epoch };
@@ -675,7 +776,7 @@ export class SimulatedNode {
     const { leader, epoch } = following;
     const log = this.#log!;
     const receiver = new ReplicaReceiver({
-      link: this.#intercepting(link, following),
+      link: this.#intercepting(link),
       epoch,
       log: log as unknown as DiskLog,
       replica: {
@@ -695,9 +796,16 @@ export class SimulatedNode {
         this.#clearSuspicion();
         this.#writeMembership();
       },
-      onCut: (cut: number) => this.#reopenAndFollow(following, (committed) => this.#cut(cut, committed)),
-      incomingPath: '',
-      onSnapshot: () => undefined,
+      onCut: (cut: number) => {
+        this.#followAfter(following, (done) => this.#reopen(done, (committed) => this.#cut(cut, committed)));
+      },
+      onDiverged: (why: string) => this.#onDamaged(why),
+      incomingPath: NO_FILE,
+      onSnapshot: (endOffset: number, starts: readonly EpochStart[]) => {
+        const incoming = this.#incoming!;
+        assert(incoming.endOffset === endOffset, 'what has come is what was announced');
+        this.#followAfter(following, (done) => this.#install(incoming, starts, done));
+      },
       onStatus: () => undefined,
       onClosed: () => {
         this.#receiver = undefined;
@@ -708,41 +816,42 @@ export class SimulatedNode {
           if (this.#following === following) this.#dial(following);
         });
       },
-      // What is asked of the state, and not of the log, has no part in this.
     } as unknown as ReplicaReceiverOptions);
     this.#receiver = receiver;
     receiver.start();
   }
 
-  #reopenAndFollow({ leader, epoch }: Following, change: (committed: number) => void): void {
+  #followAfter({ leader, epoch }: Following, work: (done: () => void) => void): void {
     this.#receiver = undefined;
     this.#following = undefined;
     this.#election.onLogClosed();
-    this.#do((done) => this.#reopen(done, change));
+    this.#do(work);
     this.#do((done) => {
       this.#follow(leader, epoch);
       done();
     });
   }
 
-  /** Takes out the copies that stand for snapshots. */
-  #intercepting(link: LinkToLeader, following: Following): LinkToLeader {
+  /** What goes over the link is looked at, and what is written of a snapshot takes its time. */
+  #intercepting(link: LinkToLeader): LinkToLeader {
+    const { world, checker, diskMs } = this.#options;
+    const directory = this.#directory;
+    const disk = { world, life: this.life, slowMs: diskMs };
     const start = link.start.bind(link);
     link.start = (handler) =>
       start({
         onFrame: (frame) => {
-          if ((frame as { type: string }).type !== 'copy') {
-            handler.onFrame(frame);
-            return;
-          }
-          this.#receiver?.close();
-          this.#reopenAndFollow(following, (committed) =>
-            this.#copy(frame as unknown as CopyFrame, committed),
-          );
+          if (frame.type === 'snapshotChunk') this.#incoming = snapshotOf(frame.bytes);
+          takeWith(disk, () => handler.onFrame(frame));
         },
         onDrain: () => handler.onDrain(),
         onClose: (error) => handler.onClose(error),
       });
+    const send = link.send.bind(link);
+    link.send = (frame) => {
+      if (frame.type === 'ack') checker.onAck(directory, frame.epoch);
+      return send(frame);
+    };
     return link;
   }
 
