@@ -11,13 +11,9 @@ import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { version } from '../core/version.js';
-import { cutLog } from '../log/cut-log.js';
 import type { DataDirectory } from '../log/data-directory.js';
-import { nodeDisk } from '../log/disk.js';
-import { EpochHistory, type EpochStart } from '../log/epoch-history.js';
-import { beginAnew, incomingName, isBeginningAnew, putAside } from '../log/install-snapshot.js';
-import { type Membership, readCommitted, readMembership, writeMembership } from '../log/membership.js';
-import { listSnapshots } from '../log/snapshot-file.js';
+import type { EpochStart } from '../log/epoch-history.js';
+import { incomingName } from '../log/install-snapshot.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
 import { Leadership } from '../replication/leadership.js';
@@ -41,6 +37,7 @@ import { writeEpochBegun } from '../state/records.js';
 import type { Storage } from '../state/storage.js';
 import type { ClusterView, Coordinator, MemberKey } from './coordinator.js';
 import { type Effect, Election } from './election.js';
+import { LocalLog } from './local-log.js';
 import { type ClusterStatus, membersOf, readStatus } from './status.js';
 
 const TICK_MS = 100;
@@ -110,10 +107,7 @@ export type Role = 'leader' | 'member' | 'waiting';
 export class ClusterNode {
   readonly #options: ClusterNodeOptions;
   readonly #election: Election;
-  #history: EpochHistory;
-  #clusterId: string;
-  #epoch: number;
-  #storage: Storage | undefined = undefined;
+  readonly #local: LocalLog;
   #view: ClusterView | undefined = undefined;
   #listener: PeerListener | undefined = undefined;
   /** Where other brokers reach this node. */
@@ -137,94 +131,45 @@ export class ClusterNode {
   #waitingSinceMs: number | undefined = undefined;
   /** Since when a key of another directory is under the name of this node. */
   #namesakeSinceMs: number | undefined = undefined;
-  #isSuspect: boolean;
   /** It is suspect, and its log grows: what it registered says nothing about its end any more, so nobody may compare with it. */
   #isGrowing = false;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
 
-  /** @throws {GomqError} DATA_DAMAGED, DATA_VERSION, DATA_UNREADABLE */
+  /** @throws {GomqError} DATA_VERSION, DATA_UNREADABLE, DISK_FAILED, ADDRESS_IN_USE, ADDRESS_INVALID */
   static async start(options: ClusterNodeOptions): Promise<ClusterNode> {
     const { directory, logger } = options;
-    const { path } = directory;
-    if (isBeginningAnew(path)) {
-      logger.warn('the last process ended while it began the log anew: it begins with nothing', {
-        data: path,
-      });
-      directory.renewIncarnation();
-      const former = readMembership(path);
-      beginAnew(path, () => {
-        if (former !== undefined) writeMembership(path, { ...former, starts: [], isSuspect: false });
-      });
-    }
-    const membership = readMembership(path);
-    let isSuspect = membership?.isSuspect ?? false;
-    const storage = await openOrNot(options, () => {
-      // Before anything is cut: from then on nobody could tell.
-      if (membership === undefined) return;
-      isSuspect = true;
-      writeMembership(path, { ...membership, isSuspect });
+    const local = await LocalLog.open({
+      directory,
+      logger,
+      openStorage: (committed, beforeCut) => options.openStorage(committed, beforeCut),
     });
-    // What is noted as committed is never too much, so a log that ends before it has lost something without leaving a trace.
-    const isShort = storage !== undefined && readCommitted(path) > storage.log.endOffset;
-    if (isShort && membership !== undefined && !isSuspect) {
-      isSuspect = true;
-      writeMembership(path, { ...membership, isSuspect });
-      logger.error(
-        'the log ends before what was known to be committed: this node leads only where all others are no better',
-        {
-          end: storage.log.endOffset,
-          committed: readCommitted(path),
-        },
-      );
-    }
-    const node = new ClusterNode(options, membership, storage, isSuspect);
+    const node = new ClusterNode(options, local);
     try {
       await node.#listen();
     } catch (error) {
       clearInterval(node.#timer);
-      await storage?.close();
+      await local.close();
       throw error;
     }
     return node;
   }
 
-  private constructor(
-    options: ClusterNodeOptions,
-    membership: Membership | undefined,
-    storage: Storage | undefined,
-    isSuspect: boolean,
-  ) {
+  private constructor(options: ClusterNodeOptions, local: LocalLog) {
     this.#options = options;
-    this.#isSuspect = isSuspect;
-    this.#clusterId = membership?.clusterId ?? '';
-    this.#epoch = Math.max(membership?.epoch ?? 0, storage?.log.epoch ?? 0);
-    this.#history = new EpochHistory(membership?.starts ?? []);
-    if (storage !== undefined) {
-      const { log } = storage;
-      // The log of a broker that stood alone.
-      if (membership === undefined && log.endOffset > log.startOffset)
-        this.#history.begin(log.epoch, log.startOffset);
-      this.#take(storage);
-    }
-    const { nodeId, directory, cluster, replicas, minInSync, leaseSeconds, draw } = options;
+    this.#local = local;
+    local.setOwner({
+      onStateHash: (offset, hash) => this.#onStateHash(offset, hash),
+      leaderLogStart: () => this.#receiver?.logStart ?? 0,
+    });
+    const { nodeId, cluster, replicas, minInSync, leaseSeconds, draw } = options;
+    const { incarnation, clusterId, epoch, shape } = local;
+    const leaseMs = leaseSeconds * 1000 - Math.min(500, leaseSeconds * 100);
     this.#election = new Election(
-      {
-        node: nodeId,
-        cluster,
-        replicas,
-        minInSync,
-        leaseMs: leaseSeconds * 1000 - Math.min(500, leaseSeconds * 100),
-        draw,
-      },
-      {
-        incarnation: directory.incarnation,
-        clusterId: this.#clusterId,
-        epoch: this.#epoch,
-        ...this.#logShape(storage),
-      },
+      { node: nodeId, cluster, replicas, minInSync, leaseMs, draw },
+      { incarnation, clusterId, epoch, ...shape },
     );
-    if (storage === undefined) this.#election.onLogClosed();
+    if (local.storage === undefined) this.#election.onLogClosed();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -277,16 +222,16 @@ export class ClusterNode {
     // Whoever leaves says nothing any more: its key goes with its lease.
     if (this.#isStopping) return;
     const { coordinator, nodeId, directory } = this.#options;
-    const shape = this.#logShape(this.#storage);
+    const { shape, clusterId, epoch } = this.#local;
     this.#registeredEnd = shape.logEnd;
     this.#election.onLogShape(shape);
     const key: MemberKey = {
       node: nodeId,
       incarnation: directory.incarnation,
-      clusterId: this.#clusterId,
+      clusterId,
       ...shape,
       isSuspect: shape.isSuspect && !this.#isGrowing,
-      epoch: this.#epoch,
+      epoch,
       peer: this.#peerAddress,
       ...this.#options.addresses(),
       version,
@@ -340,7 +285,7 @@ export class ClusterNode {
       cluster,
       leader,
       epoch: this.#election.epoch,
-      highWatermark: this.#storage?.log.highWatermark ?? 0,
+      highWatermark: this.#local.storage?.log.highWatermark ?? 0,
       inSync,
       members: membersOf(leader, progress, 0, this.#view?.members ?? new Map()),
     };
@@ -394,12 +339,12 @@ export class ClusterNode {
   async forceLead(): Promise<void> {
     const { logger, nodeId } = this.#options;
     const former = this.#view?.state?.value;
-    await this.#storage?.log.settled();
+    await this.#local.storage?.log.settled();
     // What others have they have told; what this one has is compared with that.
     this.#register();
     this.#run(() => this.#election.forceLead());
     logger.error('an operator has this node lead, whatever others may have had: what only they had is lost', {
-      logEnd: this.#storage?.log.endOffset,
+      logEnd: this.#local.storage?.log.endOffset,
       formerEpoch: former?.epoch,
       formerInSync: former?.inSync.map(({ node }) => node),
     });
@@ -444,7 +389,7 @@ export class ClusterNode {
     await this.#listener?.close();
     await this.#work;
     await coordinator.close(LEASE_CLOSE_MS);
-    await this.#storage?.close();
+    await this.#local.storage?.close();
   }
 
   // ---- the election -----------------------------------------------------------------------------------------------------------------
@@ -479,9 +424,7 @@ export class ClusterNode {
         );
         break;
       case 'persist':
-        this.#clusterId = effect.clusterId;
-        this.#epoch = effect.epoch;
-        this.#persist();
+        this.#persist(effect.clusterId, effect.epoch);
         break;
       case 'confirmed':
         this.#leadership?.confirm();
@@ -516,14 +459,14 @@ export class ClusterNode {
   }
 
   /** A disk that refuses it, for want of room, is asked again: until then this node takes part in nothing new. */
-  #persist(): void {
+  #persist(clusterId: string, epoch: number): void {
     try {
-      this.#writeMembership();
+      this.#local.persist(clusterId, epoch);
     } catch (error) {
       if (!(error instanceof GomqError)) throw error;
       this.#options.logger.error('cannot note the epoch on disk; it is tried again', { why: error.message });
       setTimeout(() => {
-        if (!this.#isStopping) this.#persist();
+        if (!this.#isStopping) this.#persist(clusterId, epoch);
       }, PERSIST_AGAIN_MS);
       return;
     }
@@ -543,7 +486,7 @@ export class ClusterNode {
 
   /** Where nobody leads for a while, a person may have to see who has most. */
   #tellEnd(nowMs: number): void {
-    const log = this.#storage?.log;
+    const log = this.#local.storage?.log;
     if (this.#election.leader !== undefined || this.#leadership !== undefined || log === undefined) {
       this.#waitingSinceMs = undefined;
       return;
@@ -562,90 +505,31 @@ export class ClusterNode {
     });
   }
 
-  #writeMembership(): void {
-    const { starts } = this.#history;
-    writeMembership(this.#options.directory.path, {
-      clusterId: this.#clusterId,
-      epoch: this.#epoch,
-      starts,
-      isSuspect: this.#isSuspect,
-    });
-  }
-
-  #logShape(storage: Storage | undefined): { logEnd: number; logEpoch: number; isSuspect: boolean } {
-    // Nobody may take a log that is damaged for one that is merely shorter.
-    if (storage === undefined) return { logEnd: 0, logEpoch: 0, isSuspect: false };
-    const logEnd = storage.log.endOffset;
-    return { logEnd, logEpoch: this.#history.epochAt(logEnd - 1) ?? 0, isSuspect: this.#isSuspect };
-  }
-
-  /** The log has what it may have lacked. A disk that cannot note that leaves it suspect, which costs an election and nothing else. */
+  /** The log has what it may have lacked. */
   #clearSuspicion(): void {
-    if (!this.#isSuspect) return;
-    this.#isSuspect = false;
-    try {
-      this.#writeMembership();
-    } catch (error) {
-      if (!(error instanceof GomqError)) throw error;
-      this.#isSuspect = true;
-      this.#options.logger.error('cannot note on disk that the log is complete', { why: error.message });
-      return;
-    }
+    if (!this.#local.isSuspect || !this.#local.trust()) return;
     this.#isGrowing = false;
     this.#election.onTrusted();
     this.#register();
   }
 
-  // ---- the log ----------------------------------------------------------------------------------------------------------------------
-
-  #take(storage: Storage): void {
-    this.#storage = storage;
-    storage.onStateHash((offset, hash) => {
-      this.#leadership?.onStateHash(this.#options.nodeId, offset, hash);
-      this.#receiver?.tellStateHash(offset, hash);
-    });
-    this.#history.cut(storage.log.endOffset);
-    storage.bind({
-      // A member keeps what its leader has, and what its own state has not seen.
-      neededFrom: () => Math.min(this.#receiver?.logStart ?? 0, storage.replica?.applied ?? 0),
-      onLost: (from, to) =>
-        this.#options.logger.error(
-          'the log passed its hard limit and let go of records that the leader still has',
-          {
-            from,
-            to,
-          },
-        ),
-    });
+  #onStateHash(offset: number, hash: Buffer): void {
+    this.#leadership?.onStateHash(this.#options.nodeId, offset, hash);
+    this.#receiver?.tellStateHash(offset, hash);
   }
+
+  // ---- the log ----------------------------------------------------------------------------------------------------------------------
 
   /** Begins with the log and the state as they are on disk; `cut` takes off its end first. */
   async #reopen(cut?: number): Promise<void> {
-    const { directory, openStorage, logger } = this.#options;
-    const storage = this.#storage;
-    if (storage === undefined || this.#isDamaged || this.#isStopping) return;
-    const committed = storage.log.highWatermark;
-    this.#storage = undefined;
-    await storage.close();
-    if (cut !== undefined) {
-      assert(cut >= committed, `the log is cut at ${cut}, and committed up to ${committed}`);
-      const bytesCut = cutLog(nodeDisk, directory.path, cut);
-      logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
-    }
-    const opened = await openStorage(committed, () => this.#suspect());
-    if (opened.log.endOffset < committed) this.#suspect();
-    await this.#open(opened);
+    if (this.#local.storage === undefined || this.#isDamaged || this.#isStopping) return;
+    await this.#local.reopen(cut);
+    this.#tellOpened();
   }
 
-  #suspect(): void {
-    this.#isSuspect = true;
-    this.#writeMembership();
-  }
-
-  async #open(storage: Storage): Promise<void> {
-    this.#take(storage);
-    const { incarnation } = this.#options.directory;
-    this.#run(() => this.#election.onLogOpened({ ...this.#logShape(storage), incarnation }));
+  #tellOpened(): void {
+    const { shape, incarnation } = this.#local;
+    this.#run(() => this.#election.onLogOpened({ ...shape, incarnation }));
   }
 
   /** A snapshot of the leader has come: it takes the place of everything that is here. */
@@ -653,47 +537,25 @@ export class ClusterNode {
     snapshot: { file: string; endOffset: number },
     starts: readonly EpochStart[],
   ): Promise<void> {
-    const { endOffset } = snapshot;
-    const { directory, openStorage, logger, nodeId } = this.#options;
-    const { path, incarnation } = directory;
-    const storage = this.#storage;
+    const { nodeId } = this.#options;
+    const { incarnation, isSuspect, storage } = this.#local;
     // Found damaged in the meantime: there will be another snapshot.
     if (storage === undefined || this.#isStopping) return;
     const isInSync = this.#view?.state?.value.inSync.some(
       (one) => one.node === nodeId && one.incarnation === incarnation,
     );
-    assert(isInSync !== true || this.#isSuspect, 'a node that is in sync, and whole, needs no snapshot');
-    await storage.close();
-    this.#storage = undefined;
-    // Whatever was promised of what is here is over with it.
-    directory.renewIncarnation();
-    beginAnew(
-      path,
-      () => {
-        this.#history = new EpochHistory(starts);
-        this.#isSuspect = false;
-        this.#writeMembership();
-      },
-      snapshot,
-    );
-    logger.info('begins with a snapshot of the leader', { endOffset });
-    await this.#open(await openStorage(endOffset, () => this.#suspect()));
+    assert(isInSync !== true || isSuspect, 'a node that is in sync, and whole, needs no snapshot');
+    await this.#local.install(snapshot, starts);
+    this.#tellOpened();
     this.#register();
   }
 
   /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
   async #replaceDamaged(): Promise<void> {
-    const { directory, openStorage, logger } = this.#options;
     // Asked for twice: what is there now is the new one.
-    if (this.#storage !== undefined || this.#isStopping) return;
-    // First of all: an empty log must never go under the name of one that was in sync.
-    directory.renewIncarnation();
-    const aside = putAside(directory.path);
-    this.#history = new EpochHistory();
-    this.#isSuspect = false;
-    this.#writeMembership();
-    logger.warn('put the damaged log aside, and copies it from the leader', { aside });
-    await this.#open(await openStorage(0, () => this.#suspect()));
+    if (this.#local.storage !== undefined || this.#isStopping) return;
+    await this.#local.replace();
+    this.#tellOpened();
     this.#register();
   }
 
@@ -715,10 +577,7 @@ export class ClusterNode {
     this.#stopFollowing();
     this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
     this.#election.onLogClosed();
-    this.#do(async () => {
-      await this.#storage?.close();
-      this.#storage = undefined;
-    });
+    this.#do(() => this.#local.close());
     this.#do(async () => this.#waitForLeader());
   }
 
@@ -735,22 +594,19 @@ export class ClusterNode {
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
 
   async #lead({ epoch, inSync, gone }: Extract<Effect, { kind: 'lead' }>): Promise<void> {
-    const { nodeId, directory, minInSync, leaseSeconds, lagSeconds, clock, logger, onServe, onDefect } =
-      this.#options;
+    const { nodeId, minInSync, leaseSeconds, lagSeconds, clock, logger, onServe, onDefect } = this.#options;
     if (!this.#election.isLeading || this.#election.epoch !== epoch || this.#isStopping) return;
-    if (this.#storage === undefined) {
+    const { storage, incarnation, history } = this.#local;
+    if (storage === undefined) {
       this.#run(() => this.#election.yieldLead('its log is damaged', DAMAGED_REST_MS));
       return;
     }
-    const { log, replica } = this.#storage;
+    const { log, replica } = storage;
     assert(replica !== undefined, 'the storage of a cluster');
-    // The history may be that of a leader whose log this one has not copied to its end.
-    this.#history.cut(log.endOffset);
-    this.#history.begin(epoch, log.endOffset);
+    this.#local.beginEpoch(epoch, log.endOffset);
     this.#clearSuspicion();
-    this.#writeMembership();
     const leadership: Leadership = new Leadership({
-      self: { node: nodeId, incarnation: directory.incarnation },
+      self: { node: nodeId, incarnation },
       epoch,
       inSync,
       gone,
@@ -758,11 +614,10 @@ export class ClusterNode {
       silenceMs: (leaseSeconds * 1000) / 2,
       lagMs: lagSeconds * 1000,
       log,
-      history: this.#history,
+      history,
       clock,
       logger,
-      newestSnapshot: () =>
-        listSnapshots(nodeDisk, directory.path).find(({ endOffset }) => endOffset <= log.highWatermark),
+      newestSnapshot: () => this.#local.newestSnapshot(),
       onDamaged: (error) => this.onDamaged(error.message),
       onStuck: () => this.#onStuck(leadership),
       propose: (wanted) => {
@@ -791,7 +646,7 @@ export class ClusterNode {
       replica.stop();
       this.#isServing = true;
       logger.info('serves clients', { epoch });
-      onServe(this.#storage!, epoch);
+      onServe(storage, epoch);
       this.#options.onChange();
     }, onDefect);
   }
@@ -824,14 +679,15 @@ export class ClusterNode {
 
   /** Whoever is suspect and gets nothing more can be compared with again, as it is now. */
   #stopGrowing(): void {
-    if (!this.#isGrowing || this.#storage === undefined) return;
+    const { storage } = this.#local;
+    if (!this.#isGrowing || storage === undefined) return;
     this.#isGrowing = false;
-    this.#storage.log.settled().then(() => this.#register(), this.#options.onDefect);
+    storage.log.settled().then(() => this.#register(), this.#options.onDefect);
   }
 
   #follow(leader: string, epoch: number): void {
     if (this.#election.leader !== leader || this.#election.epoch !== epoch || this.#isStopping) return;
-    if (this.#storage === undefined) {
+    if (this.#local.storage === undefined) {
       this.#waitForLeader();
       return;
     }
@@ -849,7 +705,7 @@ export class ClusterNode {
       const address = this.#view?.members.get(leader)?.value.peer;
       if (address !== undefined) {
         try {
-          await this.#storage!.log.settled();
+          await this.#local.storage!.log.settled();
           const link = await dialReplica({
             address,
             identity: this.#identity(),
@@ -881,32 +737,30 @@ export class ClusterNode {
 
   /** Before a suspect log grows, everybody has to know that it is not to be compared with. */
   #mayGrow(): boolean {
-    if (!this.#isSuspect) return true;
+    if (!this.#local.isSuspect) return true;
     if (!this.#isGrowing) {
       this.#isGrowing = true;
       this.#register();
     }
-    const { nodeId, directory } = this.#options;
-    const own = this.#view?.members.get(nodeId)?.value;
-    return own?.incarnation === directory.incarnation && !own.isSuspect;
+    const own = this.#view?.members.get(this.#options.nodeId)?.value;
+    return own?.incarnation === this.#local.incarnation && !own.isSuspect;
   }
 
   #receive(following: Following, link: Awaited<ReturnType<typeof dialReplica>>): void {
     const { logger, clock, onDefect } = this.#options;
     const { leader, epoch } = following;
-    const { log, replica } = this.#storage!;
+    const { log, replica } = this.#local.storage!;
     const incoming = join(this.#options.directory.path, incomingName(++this.#lastIncoming));
     const receiver = new ReplicaReceiver({
       link,
       epoch,
       log,
       replica: replica!,
-      starts: this.#history.starts,
+      starts: this.#local.history.starts,
       nowMs: () => clock.monotonicMs(),
       onHistory: (starts) => {
-        this.#history = new EpochHistory(starts);
         try {
-          this.#writeMembership();
+          this.#local.adoptHistory(starts);
         } catch (error) {
           if (!(error instanceof GomqError)) throw error;
           throw new GomqError('PEER_PROTOCOL', `cannot note the epochs of the leader: ${error.message}`);
@@ -1004,7 +858,7 @@ export class ClusterNode {
     const { cluster, nodeId, directory } = this.#options;
     return {
       cluster,
-      clusterId: this.#clusterId,
+      clusterId: this.#local.clusterId,
       node: nodeId,
       incarnation: directory.incarnation,
       epoch: this.#election.epoch,
@@ -1014,7 +868,7 @@ export class ClusterNode {
   #ownStatus(leadership: Leadership): ClusterStatus {
     const { cluster, nodeId } = this.#options;
     const { epoch } = leadership;
-    const highWatermark = Math.max(leadership.highWatermark, this.#storage?.log.highWatermark ?? 0);
+    const highWatermark = Math.max(leadership.highWatermark, this.#local.storage?.log.highWatermark ?? 0);
     return {
       cluster,
       leader: nodeId,
@@ -1024,7 +878,7 @@ export class ClusterNode {
       members: membersOf(
         nodeId,
         leadership.progress(),
-        this.#storage?.log.endOffset ?? 0,
+        this.#local.storage?.log.endOffset ?? 0,
         this.#view?.members ?? new Map(),
       ),
     };
@@ -1036,18 +890,4 @@ interface Following {
   readonly leader: string;
   readonly epoch: number;
   readonly abort: AbortController;
-}
-
-/** The log of the directory, or none where it is damaged: other nodes have what is missing here. */
-async function openOrNot(options: ClusterNodeOptions, beforeCut: () => void): Promise<Storage | undefined> {
-  const { openStorage, directory, logger } = options;
-  try {
-    return await openStorage(readCommitted(directory.path), beforeCut);
-  } catch (error) {
-    if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
-    logger.error('the log is damaged; it is replaced by a copy as soon as another node leads', {
-      why: error.message,
-    });
-    return undefined;
-  }
 }
