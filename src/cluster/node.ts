@@ -17,26 +17,19 @@ import { incomingName } from '../log/install-snapshot.js';
 import type { HelloFrame, Refusal, TunnelClient } from '../replication/frames.js';
 import type { PeerIdentity } from '../replication/handshake.js';
 import { Leadership } from '../replication/leadership.js';
-import {
-  type DialOptions,
-  dialHttp,
-  dialReplica,
-  dialTunnel,
-  probePeer,
-  type Tunnel,
-} from '../replication/peer-dialer.js';
+import { type DialOptions, dialHttp, dialTunnel, type Tunnel } from '../replication/peer-dialer.js';
 import {
   openPeerListener,
   type PeerListener,
   type PeerListenerOptions,
 } from '../replication/peer-listener.js';
 import type { PeerTls } from '../replication/peer-tls.js';
-import { ReplicaReceiver } from '../replication/replica-receiver.js';
 import { RecordWriter } from '../state/record-codec.js';
 import { writeEpochBegun } from '../state/records.js';
 import type { Storage } from '../state/storage.js';
 import type { ClusterView, Coordinator, MemberKey } from './coordinator.js';
 import { type Effect, Election } from './election.js';
+import { Follower } from './follower.js';
 import { LocalLog } from './local-log.js';
 import { type ClusterStatus, membersOf, readStatus } from './status.js';
 
@@ -46,8 +39,6 @@ const FOLLOWED_MS = 500;
 /** A leader that was heard of within this time is there. */
 const HEARD_MS = 400;
 const DIAL_MS = 1000;
-const DIAL_AGAIN_MS = 50;
-const PROBE_MS = 300;
 const PERSIST_AGAIN_MS = 1000;
 /** A planned end waits so long for what is under way. */
 const HANDOVER_MS = 2000;
@@ -114,8 +105,7 @@ export class ClusterNode {
   #peerAddress = '';
   #leadership: Leadership | undefined = undefined;
   #isServing = false;
-  #following: Following | undefined = undefined;
-  #receiver: ReplicaReceiver | undefined = undefined;
+  #follower: Follower | undefined = undefined;
   /** What the leader told last. */
   #status: ClusterStatus | undefined = undefined;
   /** What is to be done about the role, in order. */
@@ -160,7 +150,7 @@ export class ClusterNode {
     this.#local = local;
     local.setOwner({
       onStateHash: (offset, hash) => this.#onStateHash(offset, hash),
-      leaderLogStart: () => this.#receiver?.logStart ?? 0,
+      leaderLogStart: () => this.#follower?.logStart ?? 0,
     });
     const { nodeId, cluster, replicas, minInSync, leaseSeconds, draw } = options;
     const { incarnation, clusterId, epoch, shape } = local;
@@ -241,7 +231,7 @@ export class ClusterNode {
 
   get role(): Role {
     if (this.#isServing) return 'leader';
-    return this.#receiver === undefined ? 'waiting' : 'member';
+    return this.#follower?.isLinked === true ? 'member' : 'waiting';
   }
 
   /** Where clients are to be sent through: the peer address of a leader that is followed. */
@@ -293,19 +283,26 @@ export class ClusterNode {
 
   /** A way to the leader for the bytes of a client. @throws {GomqError} PEER_UNREACHABLE, PEER_REFUSED */
   async openTunnel(client: TunnelClient): Promise<Tunnel> {
-    return dialTunnel({ ...this.#dialing(), client });
+    return dialTunnel({ ...this.#toLeader(), client });
   }
 
   /** A way to the leader for a request to its HTTP API. @throws {GomqError} PEER_UNREACHABLE, PEER_REFUSED */
   async openHttp(): Promise<Tunnel> {
-    return dialHttp(this.#dialing());
+    return dialHttp(this.#toLeader());
   }
 
-  #dialing(): DialOptions {
-    const address = this.leaderPeer;
-    if (address === undefined) throw new GomqError('PEER_UNREACHABLE', 'there is no leader');
+  #toLeader(): DialOptions {
+    const { leader } = this.#election;
+    const to = leader === undefined || leader === this.#options.nodeId ? undefined : this.#dialing(leader);
+    if (to === undefined) throw new GomqError('PEER_UNREACHABLE', 'there is no leader');
+    return { ...to, timeoutMs: DIAL_MS };
+  }
+
+  /** How to reach another node; undefined where its address is not known. */
+  #dialing(node: string): Omit<DialOptions, 'signal' | 'timeoutMs'> | undefined {
+    const address = this.#view?.members.get(node)?.value.peer;
     const { secret, tls } = this.#options;
-    return { address, identity: this.#identity(), secret, tls, timeoutMs: DIAL_MS };
+    return address === undefined ? undefined : { address, identity: this.#identity(), secret, tls };
   }
 
   /**
@@ -479,7 +476,7 @@ export class ClusterNode {
     const isFollowed = this.#leadership?.isFollowed(FOLLOWED_MS) ?? false;
     const view = this.#view;
     if (view === undefined || !this.#introduce(view)) return;
-    const isLeaderHeard = this.#receiver !== undefined && nowMs - this.#receiver.heardMs <= HEARD_MS;
+    const isLeaderHeard = this.#follower?.isHeard(nowMs, HEARD_MS) ?? false;
     this.#run(() => this.#election.onTick(nowMs, isFollowed, isLeaderHeard));
     this.#tellEnd(nowMs);
   }
@@ -515,7 +512,7 @@ export class ClusterNode {
 
   #onStateHash(offset: number, hash: Buffer): void {
     this.#leadership?.onStateHash(this.#options.nodeId, offset, hash);
-    this.#receiver?.tellStateHash(offset, hash);
+    this.#follower?.tellStateHash(offset, hash);
   }
 
   // ---- the log ----------------------------------------------------------------------------------------------------------------------
@@ -670,10 +667,8 @@ export class ClusterNode {
   // ---- following --------------------------------------------------------------------------------------------------------------------
 
   #stopFollowing(): void {
-    this.#following?.abort.abort();
-    this.#following = undefined;
-    this.#receiver?.close();
-    this.#receiver = undefined;
+    this.#follower?.stop();
+    this.#follower = undefined;
     this.#stopGrowing();
   }
 
@@ -691,48 +686,35 @@ export class ClusterNode {
       this.#waitForLeader();
       return;
     }
-    const following: Following = { leader, epoch, abort: new AbortController() };
-    this.#following = following;
-    void this.#dial(following);
-  }
-
-  /** Until there is a link, or another leader. */
-  async #dial(following: Following): Promise<void> {
-    const { secret, tls, logger } = this.#options;
-    const { leader, abort } = following;
-    let told = '';
-    while (this.#following === following) {
-      const address = this.#view?.members.get(leader)?.value.peer;
-      if (address !== undefined) {
-        try {
-          await this.#local.storage!.log.settled();
-          const link = await dialReplica({
-            address,
-            identity: this.#identity(),
-            secret,
-            tls,
-            timeoutMs: DIAL_MS,
-            signal: abort.signal,
-          });
-          const isWanted = this.#following === following;
-          if (isWanted && this.#mayGrow()) {
-            this.#receive(following, link);
-            return;
-          }
-          link.destroy(undefined);
-          if (!isWanted) return;
-        } catch (error) {
-          if (this.#following !== following) return;
-          const { message } = error as Error;
-          if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
-          told = message;
-          if (!(error instanceof GomqError) || error.code !== 'ADDRESS_INVALID') {
-            await this.#probe(following, address);
-          }
-        }
-      }
-      await new Promise((resolve) => setTimeout(resolve, DIAL_AGAIN_MS));
-    }
+    const { directory, clock, logger, onChange, onDefect } = this.#options;
+    /** The log is not what it was: it is followed again when that is done. */
+    const goOnAfter = (work: () => Promise<void>): void => {
+      this.#follower = undefined;
+      this.#election.onLogClosed();
+      this.#do(work);
+      this.#do(async () => this.#follow(leader, epoch));
+    };
+    this.#follower = new Follower({
+      leader,
+      epoch,
+      local: this.#local,
+      clock,
+      logger,
+      dialing: () => this.#dialing(leader),
+      mayGrow: () => this.#mayGrow(),
+      nextIncomingPath: () => join(directory.path, incomingName(++this.#lastIncoming)),
+      onChange,
+      onCaughtUp: () => this.#clearSuspicion(),
+      onLost: () => this.#stopGrowing(),
+      onGone: () => this.#run(() => this.#election.onLeaderGone(leader)),
+      onCut: (cut) => goOnAfter(() => this.#reopen(cut)),
+      onSnapshot: (snapshot, starts) => goOnAfter(() => this.#install(snapshot, starts)),
+      onDiverged: (why) => this.onDamaged(why),
+      onStatus: (status) => {
+        this.#status = readStatus(status);
+      },
+      onDefect,
+    });
   }
 
   /** Before a suspect log grows, everybody has to know that it is not to be compared with. */
@@ -744,74 +726,6 @@ export class ClusterNode {
     }
     const own = this.#view?.members.get(this.#options.nodeId)?.value;
     return own?.incarnation === this.#local.incarnation && !own.isSuspect;
-  }
-
-  #receive(following: Following, link: Awaited<ReturnType<typeof dialReplica>>): void {
-    const { logger, clock, onDefect } = this.#options;
-    const { leader, epoch } = following;
-    const { log, replica } = this.#local.storage!;
-    const incoming = join(this.#options.directory.path, incomingName(++this.#lastIncoming));
-    const receiver = new ReplicaReceiver({
-      link,
-      epoch,
-      log,
-      replica: replica!,
-      starts: this.#local.history.starts,
-      nowMs: () => clock.monotonicMs(),
-      onHistory: (starts) => {
-        try {
-          this.#local.adoptHistory(starts);
-        } catch (error) {
-          if (!(error instanceof GomqError)) throw error;
-          throw new GomqError('PEER_PROTOCOL', `cannot note the epochs of the leader: ${error.message}`);
-        }
-        logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
-        this.#options.onChange();
-      },
-      onCaughtUp: () => this.#clearSuspicion(),
-      onCut: (cut) => {
-        this.#receiver = undefined;
-        this.#following = undefined;
-        this.#election.onLogClosed();
-        this.#do(() => this.#reopen(cut));
-        this.#do(async () => this.#follow(leader, epoch));
-      },
-      onDiverged: (why) => this.onDamaged(why),
-      incomingPath: incoming,
-      onSnapshot: (endOffset, starts) => {
-        this.#receiver = undefined;
-        this.#following = undefined;
-        this.#election.onLogClosed();
-        this.#do(() => this.#install({ file: incoming, endOffset }, starts));
-        this.#do(async () => this.#follow(leader, epoch));
-      },
-      onStatus: (status) => {
-        this.#status = readStatus(status);
-      },
-      onClosed: (error) => {
-        this.#receiver = undefined;
-        if (this.#following !== following) return;
-        this.#stopGrowing();
-        logger.warn('lost the link to the leader', { leader, why: error?.message ?? 'it was closed' });
-        this.#options.onChange();
-        const address = this.#view?.members.get(leader)?.value.peer;
-        const probed = address === undefined ? Promise.resolve() : this.#probe(following, address);
-        // What failed a moment ago is not tried again without end.
-        const rested = probed.then(() => new Promise((resolve) => setTimeout(resolve, DIAL_AGAIN_MS)));
-        rested.then(() => {
-          if (this.#following === following) void this.#dial(following);
-        }, onDefect);
-      },
-    });
-    this.#receiver = receiver;
-    receiver.start();
-    this.#options.onChange();
-  }
-
-  /** R9: a leader whose process is gone needs no waiting for its lease. */
-  async #probe(following: Following, address: string): Promise<void> {
-    if ((await probePeer(address, PROBE_MS)) !== 'gone' || this.#following !== following) return;
-    this.#run(() => this.#election.onLeaderGone(following.leader));
   }
 
   // ---- other brokers ----------------------------------------------------------------------------------------------------------------
@@ -883,11 +797,4 @@ export class ClusterNode {
       ),
     };
   }
-}
-
-/** A leader that this node follows, or tries to. */
-interface Following {
-  readonly leader: string;
-  readonly epoch: number;
-  readonly abort: AbortController;
 }
