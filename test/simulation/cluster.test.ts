@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runSeed } from './cluster.js';
-import { replaceKilledLeader, silenceLeader, takeEtcdAway } from './scenarios.js';
+import { bringOldEtcdBack, replaceKilledLeader, silenceLeader, takeEtcdAway } from './scenarios.js';
 import { runSeeds } from './seeds.js';
 
 const SEEDS = 2000;
@@ -39,6 +39,10 @@ test('a leader that is killed is replaced at once, one that nobody hears stops s
     silenceLeader(seed);
     takeEtcdAway(seed);
   }
+});
+
+test('an etcd that has forgotten an epoch has nobody elected', () => {
+  for (let seed = 1; seed <= 20; seed++) bringOldEtcdBack(seed);
 });
 
 test('a seed that fails tells its history', () => {

@@ -72,6 +72,35 @@ export function takeEtcdAway(seed: number): number {
   return longestMs;
 }
 
+/**
+ * R11: an etcd that was brought back as it was before the last epoch has nobody elected until somebody brings the last state back as well.
+ * @returns how long it takes then
+ */
+export function bringOldEtcdBack(seed: number): number {
+  const { world, cluster, until } = bind(seed);
+  const { etcd, checker, machines } = cluster;
+  const isServed = (): boolean => machines.some(({ node }) => node?.isServing === true);
+  const copy = etcd.copy();
+  cluster.kill(machines.find(({ node }) => node?.isServing === true)!, false);
+  // Everybody has to know: whoever does not is elected if nobody is there who does.
+  const isKnown = (): boolean => isServed() && etcd.state!.inSync.length === machines.length;
+  if (until(START_MS * 3, isKnown) >= START_MS * 3)
+    throw new Violation(`SEED=${seed}: not all are in sync again`);
+  const last = etcd.state!;
+  for (const machine of machines) cluster.kill(machine, false);
+  checker.isStateForeign = true;
+  etcd.restore(copy);
+  world.runUntil(world.nowMs + START_MS * 3);
+  if (isServed())
+    throw new Violation(`SEED=${seed}: an etcd that has forgotten an epoch has somebody elected`);
+  etcd.putState(last);
+  checker.isStateForeign = false;
+  const tookMs = until(LEASE_MS * 3, isServed);
+  if (tookMs >= LEASE_MS * 3)
+    throw new Violation(`SEED=${seed}: nobody is elected once the state is there again`);
+  return tookMs;
+}
+
 function bind(seed: number): Pick<Scenario, 'world' | 'cluster' | 'until'> {
   const scenario = new Scenario(seed);
   return { world: scenario.world, cluster: scenario.cluster, until: scenario.until.bind(scenario) };
