@@ -48,11 +48,13 @@ export class LeaderLink {
       });
     }
     this.#underWay++;
+    let socket: Socket | undefined;
     let answer: IncomingMessage;
     try {
-      const socket = await this.#cluster.openLeader();
+      socket = await this.#cluster.openLeader();
       answer = await this.#ask(leader, socket, request, reply, body);
     } catch (error) {
+      socket?.destroy();
       this.#underWay--;
       throw error;
     }
