@@ -235,6 +235,8 @@ export class Election {
 
   /** @param incarnation another one, where what was in the directory before was given up */
   onLogOpened(log: Pick<Standing, 'logEnd' | 'logEpoch' | 'isSuspect' | 'incarnation'>): void {
+    // What it rested for went with the log before.
+    if (log.incarnation !== this.#standing.incarnation) this.#restUntilMs = Number.NEGATIVE_INFINITY;
     this.#standing = { ...this.#standing, ...log };
     this.#isReady = true;
     this.#decide();

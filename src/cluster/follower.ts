@@ -26,6 +26,8 @@ export interface FollowerOptions {
   dialing(): Pick<DialOptions, 'address' | 'identity' | 'secret' | 'tls'> | undefined;
   /** The log may get more than it has. */
   mayGrow(): boolean;
+  /** The log may be given up for a snapshot. */
+  mayBeginAnew(): boolean;
   /** Where a snapshot may be written that the leader sends. */
   nextIncomingPath(): string;
   /** There is a link, or none any more, or it follows. */
@@ -125,6 +127,7 @@ export class Follower {
       replica: replica!,
       starts: local.history.starts,
       incomingPath,
+      mayBeginAnew: options.mayBeginAnew,
       nowMs: () => clock.monotonicMs(),
       onHistory: (starts) => {
         try {

@@ -534,17 +534,22 @@ export class ClusterNode {
     snapshot: { file: string; endOffset: number },
     starts: readonly EpochStart[],
   ): Promise<void> {
-    const { nodeId } = this.#options;
-    const { incarnation, isSuspect, storage } = this.#local;
     // Found damaged in the meantime: there will be another snapshot.
-    if (storage === undefined || this.#isStopping) return;
-    const isInSync = this.#view?.state?.value.inSync.some(
-      (one) => one.node === nodeId && one.incarnation === incarnation,
-    );
-    assert(isInSync !== true || isSuspect, 'a node that is in sync, and whole, needs no snapshot');
+    if (this.#local.storage === undefined || this.#isStopping) return;
     await this.#local.install(snapshot, starts);
     this.#tellOpened();
     this.#register();
+  }
+
+  /**
+   * A node that is in sync, and whole, needs no snapshot: whoever sends it one has lost what it has. Its view may be older than the link, and it is not in
+   * sync any more; then the next link finds it so.
+   */
+  #mayBeginAnew(): boolean {
+    const { nodeId } = this.#options;
+    const { incarnation, isSuspect } = this.#local;
+    const inSync = this.#view?.state?.value.inSync ?? [];
+    return isSuspect || !inSync.some((one) => one.node === nodeId && one.incarnation === incarnation);
   }
 
   /** What is on the disk is damaged. Where another node leads, this one gets a copy of what that has; until then it waits. */
@@ -702,6 +707,7 @@ export class ClusterNode {
       logger,
       dialing: () => this.#dialing(leader),
       mayGrow: () => this.#mayGrow(),
+      mayBeginAnew: () => this.#mayBeginAnew(),
       nextIncomingPath: () => join(directory.path, incomingName(++this.#lastIncoming)),
       onChange,
       onCaughtUp: () => this.#clearSuspicion(),

@@ -87,7 +87,7 @@ export class Leadership {
     this.#options = options;
     this.#recent = new RecentBatches(options.recentBytesMax ?? RECENT_BYTES_MAX);
     this.epoch = epoch;
-    this.#hashes = new StateHashes(self.node);
+    this.#hashes = new StateHashes();
     const nowMs = clock.monotonicMs();
     this.#beatMs = nowMs;
     this.#core = new ReplicationLeader({
@@ -151,6 +151,7 @@ export class Leadership {
       return;
     }
     this.#senders.get(link.node)?.close(undefined);
+    this.#hashes.forget(link.node);
     const { epoch, log, history, logger, newestSnapshot, onDamaged } = this.#options;
     const sender: ReplicaSender = new ReplicaSender({
       link,
@@ -182,9 +183,14 @@ export class Leadership {
 
   /** What the state of a node hashes to before an offset (R12); its own too. */
   onStateHash(node: string, offset: number, hash: Buffer): void {
-    const odd = this.#hashes.add(node, offset, hash);
+    const odd = this.#hashes.add(node, offset, hash, this.#senders.size + 1);
     if (odd === undefined) return;
     const { self, logger, onDamaged } = this.#options;
+    if (odd.kind === 'split') {
+      logger.error('the states of the nodes differ, and no two agree against the others', { offset });
+      return;
+    }
+    this.#hashes.forget(odd.node);
     const why = `the state of ${odd.node} before offset ${odd.offset} is not what the others have`;
     logger.error(`${why}; it is made anew from a copy`, { node: odd.node });
     if (odd.node === self.node) onDamaged(new GomqError('DATA_DAMAGED', why));

@@ -27,6 +27,8 @@ export interface ReplicaReceiverOptions {
   onCaughtUp(): void;
   /** The log is to end at `cut`. The link is over: another one tells the new position. */
   onCut(cut: number): void;
+  /** What is here may be given up for a snapshot: nothing of it was promised. */
+  mayBeginAnew(): boolean;
   /** Where a snapshot is to be written that the leader sends. */
   readonly incomingPath: string;
   /** It has come, and is on disk: the log is to begin with it. The link is over: another one tells the new position. */
@@ -139,7 +141,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
   // ---- a snapshot -------------------------------------------------------------------------------------------------------------------
 
   #beginSnapshot({ endOffset, bytes, history }: SnapshotBeginFrame): void {
-    const { log, incomingPath } = this.#options;
+    const { log, incomingPath, mayBeginAnew } = this.#options;
     if (this.#hasResumed || this.#intake !== undefined) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
     }
@@ -148,6 +150,9 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
       endOffset >= log.highWatermark,
       `a snapshot up to ${endOffset}, and up to ${log.highWatermark} all is committed`,
     );
+    if (!mayBeginAnew()) {
+      throw new GomqError('PEER_PROTOCOL', 'a snapshot, for a node that is in sync as far as it knows');
+    }
     this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes);
     this.#intakeStarts = history;
   }

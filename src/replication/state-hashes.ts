@@ -3,20 +3,24 @@
 /** Offsets that are remembered, the newest: replicas make their snapshots at about the same time. */
 const OFFSETS_MAX = 8;
 
-/** Whose state is not what the others have; `undefined` where nobody's is, or too little is known. */
-export type Verdict = { readonly node: string; readonly offset: number } | undefined;
+/**
+ * `odd`: the state of `node` is not what most have. `split`: all have told, they do not agree, and there are no two to believe against the others.
+ * Undefined where all agree, or too few have told to say.
+ */
+export type Verdict =
+  | { readonly kind: 'odd'; readonly node: string; readonly offset: number }
+  | { readonly kind: 'split'; readonly offset: number }
+  | undefined;
 
 export class StateHashes {
-  readonly #self: string;
   /** By offset, then by node; hexadecimal. */
   readonly #hashes = new Map<number, Map<string, string>>();
 
-  constructor(self: string) {
-    this.#self = self;
-  }
-
-  /** A node has told its hash. */
-  add(node: string, offset: number, hash: Buffer): Verdict {
+  /**
+   * A node has told its hash.
+   * @param count of the nodes that can tell
+   */
+  add(node: string, offset: number, hash: Buffer, count: number): Verdict {
     let told = this.#hashes.get(offset);
     if (told === undefined) {
       told = new Map();
@@ -24,13 +28,18 @@ export class StateHashes {
       if (this.#hashes.size > OFFSETS_MAX) this.#hashes.delete(Math.min(...this.#hashes.keys()));
     }
     told.set(node, hash.toString('hex'));
-    const own = told.get(this.#self);
-    if (own === undefined) return undefined;
-    const differing = [...told].filter(([, other]) => other !== own).map(([name]) => name);
-    if (differing.length === 0) return undefined;
-    // Two that agree with each other and not with this node are right.
-    const others = new Set(differing.map((name) => told.get(name)));
-    const isOdd = differing.length >= 2 && others.size === 1 && told.size === differing.length + 1;
-    return { node: isOdd ? this.#self : differing.at(-1)!, offset };
+    const nodesOf = new Map<string, string[]>();
+    for (const [name, one] of told) nodesOf.set(one, [...(nodesOf.get(one) ?? []), name]);
+    if (nodesOf.size < 2) return undefined;
+    const [most, next] = [...nodesOf.values()].sort((a, b) => b.length - a.length);
+    // One against one proves nothing, whoever of them leads.
+    if (most!.length === next!.length) return told.size < count ? undefined : { kind: 'split', offset };
+    const odd = [...told.keys()].find((name) => !most!.includes(name))!;
+    return { kind: 'odd', node: odd, offset };
+  }
+
+  /** The state of a node is made anew: what it has told before says nothing about it. */
+  forget(node: string): void {
+    for (const told of this.#hashes.values()) told.delete(node);
   }
 }

@@ -1,6 +1,6 @@
 // One node, with its real log and its real wire, beside a leader and an etcd that do as they are told.
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { MemberKey } from '../../src/cluster/coordinator.js';
@@ -33,6 +33,8 @@ interface Setting {
   readonly committed?: number;
   /** There is a leader, a. */
   readonly hasLeader?: boolean;
+  /** Listed as such in etcd; true where absent. */
+  readonly isInSync?: boolean;
   /** What the leader does about the node's position. */
   readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
 }
@@ -58,7 +60,7 @@ class Bench {
 
   /** A log of three records of epoch 1, in a cluster whose last leader, of epoch 2, is a. */
   async start(): Promise<ClusterNode> {
-    const { isSuspect = false, committed, hasLeader = true } = this.#setting;
+    const { isSuspect = false, committed, hasLeader = true, isInSync = true } = this.#setting;
     const storage = await this.#open(0, () => undefined);
     for (let i = 0; i < RECORDS; i++) {
       const writer = new RecordWriter();
@@ -77,10 +79,8 @@ class Bench {
       isSuspect,
     });
     this.leader = await this.#openLeader();
-    const inSync = [
-      { node: 'a', incarnation: 'a1' },
-      { node: 'b', incarnation: this.directory.incarnation },
-    ];
+    const own = { node: 'b', incarnation: this.directory.incarnation };
+    const inSync = [{ node: 'a', incarnation: 'a1' }, ...(isInSync ? [own] : [])];
     this.coordinator.put({ state: { clusterId: 'id', epoch: 2, leader: 'a', inSync, nonce: 'n' } });
     if (hasLeader) {
       const { port } = this.leader.address;
@@ -307,6 +307,7 @@ test('a leader that sends nonsense loses its link, and nothing else happens', as
 
 test('a snapshot that cannot be written is given up, and asked for again', async (context) => {
   const made = await bench(context, {
+    isInSync: false,
     onPosition: (link) => {
       // A folder stands where the file is to be.
       for (let i = 1; i < 9; i++) mkdirSync(join(made.folder, incomingName(i)), { recursive: true });
@@ -324,6 +325,33 @@ test('a snapshot that cannot be written is given up, and asked for again', async
   // Less and less often: each time it may be the whole of it.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   assert.ok(made.links.length <= 6, `${made.links.length} times`);
+});
+
+test('a node that is in sync gives nothing up for a snapshot, until it sees that it is not any more', async (context) => {
+  const made = await bench(context, {
+    onPosition: (link) => {
+      link.send({
+        type: 'snapshotBegin',
+        epoch: 2,
+        endOffset: 10,
+        bytes: 3,
+        history: [{ epoch: 2, start: 0 }],
+      });
+    },
+  });
+  await until(() => made.links.length > 2, 'the node to dial again');
+  const isComing = () => readdirSync(made.folder).some((name) => name.startsWith('incoming-'));
+  assert.equal(isComing(), false);
+  made.coordinator.put({
+    state: {
+      clusterId: 'id',
+      epoch: 2,
+      leader: 'a',
+      inSync: [{ node: 'a', incarnation: 'a1' }],
+      nonce: 'n',
+    },
+  });
+  await until(isComing, 'the node to take it');
 });
 
 test('a node that is elected while it stops leads nothing, and stops', async (context) => {

@@ -10,7 +10,7 @@ import type { Refusal } from '../../src/replication/frames.js';
 import type { LinkToLeader } from '../../src/replication/peer-link.js';
 import { ReplicaReceiver, type ReplicaReceiverOptions } from '../../src/replication/replica-receiver.js';
 import type { Replica } from '../../src/state/replica.js';
-import { type Checker, GOES_BEYOND } from './checker.js';
+import type { Checker } from './checker.js';
 import { SimulatedCoordinator } from './coordinator.js';
 import type { Directory, LogRecord } from './directory.js';
 import { ETCD, type SimulatedEtcd } from './etcd.js';
@@ -442,7 +442,7 @@ export class SimulatedNode {
 
   /** As when a segment is sealed. */
   #makeSnapshot(committed: number): void {
-    const { world, life, diskMs, checker, keepsLittle, replicas } = this.#options;
+    const { world, life, diskMs, checker, keepsLittle } = this.#options;
     const directory = this.#directory;
     const log = this.#log;
     const endOffset = committed - (committed % SNAPSHOT_RECORDS);
@@ -453,10 +453,7 @@ export class SimulatedNode {
       this.#isMakingSnapshot = false;
       if (this.#log !== log) return;
       checker.onSnapshot(directory, endOffset);
-      // A leader that errs has the first member begin anew that differs. If nobody else is in sync, nobody is left to lead in its place.
-      const { inSync, proposed = inSync } = this.#leadership ?? {};
-      const mayErr = inSync === undefined || Math.min(inSync.length, proposed!.length) === replicas;
-      const flaw = mayErr || GOES_BEYOND ? directory.flaw : '';
+      const { flaw } = directory;
       directory.addSnapshot({ endOffset, flaw });
       const hash = Buffer.from(`${directory.file[endOffset - 1]!.epoch} ${flaw}`);
       this.#leadership?.onStateHash(this.name, endOffset, hash);
@@ -800,6 +797,12 @@ export class SimulatedNode {
         this.#followAfter(following, (done) => this.#reopen(done, (committed) => this.#cut(cut, committed)));
       },
       onDiverged: (why: string) => this.#onDamaged(why),
+      // As src/cluster/node.ts asks: its view may be older than the link.
+      mayBeginAnew: () => {
+        const inSync = this.#view?.state?.value.inSync ?? [];
+        const { incarnation } = this.#directory;
+        return this.#isSuspect || !inSync.some((one) => one.incarnation === incarnation);
+      },
       incomingPath: NO_FILE,
       onSnapshot: (endOffset: number, starts: readonly EpochStart[]) => {
         const incoming = this.#incoming!;
