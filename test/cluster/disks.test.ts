@@ -59,6 +59,7 @@ test('nothing acknowledged is lost when disks fail', {
     random,
     nodes,
     etcd,
+    isLight: true,
     faults: random.shuffle([
       fails('fdatasync fails at the leader', leader, 'fdatasync:error=EIO:when=7', NOT_SYNCED),
       fails('fdatasync fails at a member', member, 'fdatasync:error=EIO:when=7', NOT_SYNCED),

@@ -94,6 +94,7 @@ test('nothing acknowledged is lost when etcd forgets', { timeout: 120_000 }, asy
     random,
     nodes,
     etcd,
+    isLight: true,
     faults: random.shuffle(FAULTS),
     onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
   }).run();

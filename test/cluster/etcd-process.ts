@@ -25,3 +25,9 @@ export async function startEtcd(t: TestContext): Promise<EtcdProcess> {
   t.after(() => etcd.remove());
   return etcd;
 }
+
+/** Whether there is a key of the cluster of the tests: `leader`, for one. */
+export async function hasKey(etcd: EtcdProcess, name: string): Promise<boolean> {
+  const key = Buffer.from(`/gomq/gomq/${name}`).toString('base64');
+  return Number((await etcd.ask('kv/range', { key })).count ?? 0) > 0;
+}

@@ -32,10 +32,17 @@ export class Nodes {
 
   /** Starts a node, and waits until clients can connect to it. */
   async start(name: string): Promise<BrokerProcess> {
+    const broker = this.double(name, this.data(name));
+    this.#running.set(name, broker);
+    await broker.ready();
+    return broker;
+  }
+
+  /** Starts a process as that of a node, which may run already. */
+  double(name: string, data: string): BrokerProcess {
     const { etcd, names, settings = [], settingsOf, underOf } = this.#options;
-    const data = this.data(name);
     mkdirSync(data, { recursive: true });
-    const broker = new BrokerProcess({
+    return new BrokerProcess({
       data,
       settings: [
         `node.id=${name}`,
@@ -47,9 +54,6 @@ export class Nodes {
       ],
       under: underOf?.(name) ?? [],
     });
-    this.#running.set(name, broker);
-    await broker.ready();
-    return broker;
   }
 
   async startAll(): Promise<void> {

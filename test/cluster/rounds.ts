@@ -35,9 +35,9 @@ export interface Round {
   readonly leader: string;
   /** The others, in an order that is drawn. */
   readonly members: readonly [string, string];
-  /** Messages that were acknowledged so far. */
-  acknowledged(): number;
-  /** Resolves when so many things have happened to messages; 1 to 2000 where it is drawn. */
+  /** Fails where anything that is published from now on is acknowledged within `forMs`; STANDSTILL_MS where absent. */
+  standsStill(forMs?: number): Promise<void>;
+  /** Resolves when so many things have happened to messages; drawn where absent. */
   progress(count?: number): Promise<void>;
 }
 
@@ -46,6 +46,8 @@ export interface ClusterRoundsOptions {
   readonly nodes: Nodes;
   readonly etcd: EtcdProcess;
   readonly faults: readonly Fault[];
+  /** Some hundred messages a second, rather than as many as there can be. */
+  readonly isLight?: boolean;
   readonly onRound?: (round: number, fault: string) => void;
 }
 
@@ -62,8 +64,13 @@ const SILENCE_MS = 30_000;
 const RETRY_MS = 20;
 /** How long it takes at most, once everything works again, until what is published is acknowledged: some leases of a second, on a machine with much to do. */
 const RESUME_MS_MAX = 10_000;
-/** More than are unacknowledged at any time, so that one of them was published after all before. */
-const RESUMED_MESSAGES = 200;
+/** In this time far more is acknowledged than was under way at its begin, where nothing is broken. */
+const STANDSTILL_MS = 500;
+/** How many messages of a publisher may be unacknowledged. */
+const WINDOWS = [1, 10, 40];
+/** A light load: those of another one, and how often each publisher is allowed one more. */
+const LIGHT_WINDOWS = [1, 10];
+const LIGHT_EVERY_MS = 10;
 /** What a broker without a leader answers. */
 const REFUSED = /refused with (136|3)$/;
 
@@ -75,6 +82,7 @@ export class ClusterRounds {
   readonly #publishers: Publisher[] = [];
   readonly #subscribers: Subscriber[] = [];
   #isOver = false;
+  #pace: NodeJS.Timeout | undefined = undefined;
   #lastEntryMs = performance.now();
   #gapMs = 0;
   #entries = 0;
@@ -97,7 +105,7 @@ export class ClusterRounds {
             qos,
             topics: [`c/${publisher}/0`, `c/${publisher}/1`],
             retainedTopics: [`r/${publisher}/0`],
-            window: random.pick([1, 10, 40]),
+            window: random.pick(this.#windows),
             paddingBytesMax: 300,
           }),
         );
@@ -120,7 +128,7 @@ export class ClusterRounds {
   }
 
   async run(): Promise<ClusterRoundsResult> {
-    const { faults, nodes, random, onRound } = this.#options;
+    const { faults, nodes, onRound } = this.#options;
     const ledger = this.#ledger;
     try {
       await nodes.startAll();
@@ -130,18 +138,19 @@ export class ClusterRounds {
       for (const publisher of this.#publishers) this.#keep(publisher);
       this.#lastEntryMs = performance.now();
       this.#gapMs = 0;
-      for (const publisher of this.#publishers) publisher.allow(Number.MAX_SAFE_INTEGER);
+      this.#allow();
       for (const [round, fault] of faults.entries()) {
-        await ledger.whileRight(this.#progress(random.integer(200, 2000)));
+        await ledger.whileRight(this.#progress(this.#some()));
         const what = typeof fault === 'string' ? fault : fault.what;
         ledger.note(`round ${round}: ${what}`);
         if (typeof fault === 'string') await this.#break(fault);
         else await this.#breakOwn(fault);
-        await ledger.whileRight(this.#progress(random.integer(200, 2000)));
+        await ledger.whileRight(this.#progress(this.#some()));
         ledger.check();
         await nodes.check();
         onRound?.(round, what);
       }
+      clearInterval(this.#pace);
       for (const publisher of this.#publishers) publisher.halt();
       await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
       await ledger.settled(SILENCE_MS);
@@ -151,11 +160,30 @@ export class ClusterRounds {
       throw new Error(`${(error as Error).message}\n${nodes.diagnostics()}`, { cause: error });
     } finally {
       this.#isOver = true;
+      clearInterval(this.#pace);
       for (const client of [...this.#publishers, ...this.#subscribers]) client.drop();
       await nodes.killAll();
     }
     const { acknowledged, delivered, again } = ledger.counters;
     return { acknowledged, delivered, again, gapMs: this.#gapMs };
+  }
+
+  get #windows(): readonly number[] {
+    return this.#options.isLight === true ? LIGHT_WINDOWS : WINDOWS;
+  }
+
+  #some(): number {
+    const { random, isLight } = this.#options;
+    return isLight === true ? random.integer(50, 300) : random.integer(200, 2000);
+  }
+
+  /** Has all publish until they are halted. */
+  #allow(): void {
+    const allow = (count: number): void => {
+      for (const publisher of this.#publishers) publisher.allow(count);
+    };
+    if (this.#options.isLight === true) this.#pace = setInterval(() => allow(1), LIGHT_EVERY_MS);
+    else allow(Number.MAX_SAFE_INTEGER);
   }
 
   /** Has a client connected to any broker until all is over. */
@@ -190,16 +218,28 @@ export class ClusterRounds {
     const leader = nodes.leader!;
     const members = random.shuffle(nodes.names.filter((name) => name !== leader)) as [string, string];
     const acknowledged = () => ledger.counters.acknowledged;
-    const progress = (count = random.integer(1, 2000)) => this.#progress(count);
-    const work = fault.breaks({ nodes, etcd, leader, members, acknowledged, progress });
+    const progress = (count = this.#some()) => this.#progress(count);
+    const standsStill = async (forMs = STANDSTILL_MS): Promise<void> => {
+      const newer = this.#newer();
+      await new Promise((resolve) => setTimeout(resolve, forMs));
+      if (acknowledged() >= newer)
+        throw new Error('messages are acknowledged while the cluster should stand still');
+    };
+    const work = fault.breaks({ nodes, etcd, leader, members, standsStill, progress });
     await ledger.whileRight(work);
     const mendedMs = performance.now();
-    const enough = acknowledged() + RESUMED_MESSAGES;
-    await ledger.whileRight(nodes.until('messages are acknowledged again', () => acknowledged() >= enough));
+    const newer = this.#newer();
+    await ledger.whileRight(nodes.until('messages are acknowledged again', () => acknowledged() >= newer));
     const resumedMs = performance.now() - mendedMs;
     if (resumedMs > RESUME_MS_MAX)
       throw new Error(`writes only went on ${resumedMs} ms after all was mended`);
     await ledger.whileRight(nodes.waitForInSync(nodes.names.length));
+  }
+
+  /** When so many are acknowledged, one of them was published after this was asked. */
+  #newer(): number {
+    const underWay = this.#publishers.length * Math.max(...this.#windows);
+    return this.#ledger.counters.acknowledged + underWay + 1;
   }
 
   async #break(fault: (typeof FAULTS)[number]): Promise<void> {
