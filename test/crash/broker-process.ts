@@ -195,6 +195,8 @@ export class BrokerProcess {
         else if (this.#ended !== undefined) fail(`it ended with ${this.#ended.code ?? this.#ended.signal}`);
       };
       this.#watchers.add(watcher);
+      // It may have ended before.
+      watcher();
     });
   }
 }
