@@ -149,7 +149,11 @@ export class ClusterApi {
     }
     const value = parse(text);
     if (response.ok) return { url, value };
-    return { url, failure: refusal(url, response.status, value), isUndone: response.status === 503 };
+    return {
+      url,
+      failure: refusal(url, response.status, value),
+      isUndone: response.status === 503 || response.status === 421,
+    };
   }
 }
 

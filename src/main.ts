@@ -97,27 +97,27 @@ export async function startGomq(config: Config, options: StartOptions): Promise<
   try {
     // A node of a cluster answers what others pass on, whether it has an address for it or not.
     if (config.http.listen !== '' || isClustered) {
-      // Whoever has the token is the operator; without one, whoever can reach the API is an anonymous client.
-      const rules = config.http.token === '' ? accessControl : undefined;
+      const mayNot = (what: string, topicName: string): never => {
+        throw new GomqError('REFUSED', `no right to ${what} ${topicName}`, {
+          reasonCode: ReasonCode.NotAuthorized,
+        });
+      };
       http = createHttpServer({
         config,
         logger,
         version,
         broker: {
-          publish: async (message) => {
-            if (rules?.mayPublish(ANONYMOUS, message.topicName) === false) {
-              throw new GomqError('REFUSED', `no right to publish to ${message.topicName}`, {
-                reasonCode: ReasonCode.NotAuthorized,
-              });
-            }
+          publish: async (message, caller) => {
+            const { topicName } = message;
+            const isAllowed =
+              caller === 'operator' || accessControl?.mayPublish(ANONYMOUS, topicName) !== false;
+            if (!isAllowed) mayNot('publish to', topicName);
             await core.broker().publish(message);
           },
-          history: async (query, signal) => {
-            if (rules?.mayRead(ANONYMOUS, query.topicName) === false) {
-              throw new GomqError('REFUSED', `no right to read ${query.topicName}`, {
-                reasonCode: ReasonCode.NotAuthorized,
-              });
-            }
+          history: async (query, caller, signal) => {
+            const { topicName } = query;
+            const isAllowed = caller === 'operator' || accessControl?.mayRead(ANONYMOUS, topicName) !== false;
+            if (!isAllowed) mayNot('read', topicName);
             return readHistory(core.broker(), query, signal);
           },
           isReady: () => isOpen && core.isReady(),

@@ -12,6 +12,7 @@
 //     elected: the epoch is made to last -> leading -> stood down -> waiting
 //
 // A transaction is one at a time, and nothing is decided while one is under way, but to stand down.
+import { crc32 } from 'node:zlib';
 import { assert } from '../core/assert.js';
 import { GomqError } from '../core/errors.js';
 import type {
@@ -104,6 +105,8 @@ interface Own {
 
 /** A leader whose key has gone, although it is there, has so long to write it again before a member takes its place. */
 const GRACE_MS = 500;
+/** A forced epoch is this much later than any that is known, and as much again drawn: one who is not there may have led in a later one. */
+const FORCED_EPOCHS = 1_000_000;
 /** A view that is older than what this node did comes up to date within this time, or never. */
 const OLD_VIEW_MS = 3000;
 
@@ -294,7 +297,8 @@ export class Election {
     const known = this.#fellows().map((one) => one.epoch);
     const next: ClusterState = {
       clusterId,
-      epoch: Math.max(state?.value.epoch ?? 0, epoch, ...known) + 1,
+      epoch:
+        Math.max(state?.value.epoch ?? 0, epoch, ...known) + FORCED_EPOCHS + (crc32(draw()) % FORCED_EPOCHS),
       leader: node,
       inSync: [{ node, incarnation }],
       nonce: draw(),
@@ -316,6 +320,7 @@ export class Election {
     if (view === undefined || this.#nowMs > this.#leaseUntilMs) return 'etcd cannot be reached';
     const { state, leader } = view;
     if (this.#role.kind === 'leading' || this.#role.kind === 'elected') return 'it leads';
+    if (this.#role.kind === 'member') return `${this.#role.leader} leads`;
     if (leader !== undefined && !this.#isGone(leader.value, leader.revision))
       return `${leader.value.node} leads`;
     if (clusterId === '') return 'its directory has not been in a cluster yet';

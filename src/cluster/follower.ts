@@ -4,7 +4,7 @@ import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { EpochStart } from '../log/epoch-history.js';
-import { type DialOptions, dialReplica, probePeer } from '../replication/peer-dialer.js';
+import { type DialOptions, dialReplica, type Probe, probePeer } from '../replication/peer-dialer.js';
 import type { LinkToLeader } from '../replication/peer-link.js';
 import { ReplicaReceiver } from '../replication/replica-receiver.js';
 import type { LocalLog } from './local-log.js';
@@ -43,6 +43,8 @@ export interface FollowerOptions {
   onSnapshot(snapshot: { file: string; endOffset: number }, starts: readonly EpochStart[]): void;
   /** The state here is another one than that of the leader. */
   onDiverged(why: string): void;
+  /** It is over: what is committed here the leader lacks. */
+  onAhead(why: string): void;
   /** What the leader tells about the cluster. */
   onStatus(status: Buffer): void;
   onDefect(error: unknown): void;
@@ -106,9 +108,7 @@ export class Follower {
           const { message } = error as Error;
           if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
           told = message;
-          if (!(error instanceof GomqError) || error.code !== 'ADDRESS_INVALID') {
-            await this.#probe(to.address);
-          }
+          await this.#probe(to.address);
         }
       }
       await rest(DIAL_AGAIN_MS);
@@ -150,6 +150,10 @@ export class Follower {
         options.onSnapshot({ file: incomingPath, endOffset }, starts);
       },
       onDiverged: options.onDiverged,
+      onAhead: (why) => {
+        this.stop();
+        options.onAhead(why);
+      },
       onStatus: options.onStatus,
       onClosed: (error) => this.#onClosed(error),
     });
@@ -178,7 +182,14 @@ export class Follower {
   }
 
   async #probe(address: string): Promise<void> {
-    if ((await probePeer(address, PROBE_MS)) === 'gone' && !this.#isOver) this.#options.onGone();
+    let probe: Probe = 'silent';
+    try {
+      probe = await probePeer(address, PROBE_MS);
+    } catch (error) {
+      // Whoever registered that is no node of this program.
+      if (!(error instanceof GomqError) || error.code !== 'ADDRESS_INVALID') throw error;
+    }
+    if (probe === 'gone' && !this.#isOver) this.#options.onGone();
   }
 }
 

@@ -47,6 +47,7 @@ const NAMESAKE_MS = 3000;
 const SETTLE_MS = 500;
 /** A node that waits for a leader so long tells how far its log is. */
 const TELL_MS = 1000;
+const FORCE_AFTER_MS = 3 * TELL_MS;
 const FORCED_MS = 5000;
 const LEASE_CLOSE_MS = 500;
 /** A node that gave up the lead leaves it to others for so long. */
@@ -334,8 +335,14 @@ export class ClusterNode {
    * @throws {GomqError} REFUSED
    */
   async forceLead(): Promise<void> {
-    const { logger, nodeId } = this.#options;
+    const { logger, nodeId, clock } = this.#options;
     const former = this.#view?.state?.value;
+    // What the others have they tell when they have waited for a while, too.
+    if (this.#waitingSinceMs === undefined || clock.monotonicMs() - this.#waitingSinceMs < FORCE_AFTER_MS) {
+      const { leader } = this.#election;
+      const why = leader === undefined ? 'there was a leader a moment ago; try again' : `${leader} leads`;
+      throw new GomqError('REFUSED', `${nodeId} is not made the leader: ${why}`);
+    }
     await this.#local.storage?.log.settled();
     // What others have they have told; what this one has is compared with that.
     this.#register();
@@ -348,10 +355,9 @@ export class ClusterNode {
     const endMs = performance.now() + FORCED_MS;
     while (this.#leadership === undefined) {
       if (performance.now() > endMs) {
-        throw new GomqError(
-          'REFUSED',
-          `${nodeId} does not lead: etcd did not answer, or another one was faster`,
-        );
+        const message = `${nodeId} does not lead yet: it is not known whether etcd has made it the leader`;
+        const hint = 'It may still happen: see who leads before another node is asked.';
+        throw new GomqError('NOT_READY', message, { hint, retriable: true });
       }
       await new Promise((resolve) => setTimeout(resolve, TICK_MS));
     }
@@ -527,6 +533,7 @@ export class ClusterNode {
   #tellOpened(): void {
     const { shape, incarnation } = this.#local;
     this.#run(() => this.#election.onLogOpened({ ...shape, incarnation }));
+    if (this.#isRegistered) this.#register();
   }
 
   /** A snapshot of the leader has come: it takes the place of everything that is here. */
@@ -538,7 +545,6 @@ export class ClusterNode {
     if (this.#local.storage === undefined || this.#isStopping) return;
     await this.#local.install(snapshot, starts);
     this.#tellOpened();
-    this.#register();
   }
 
   /**
@@ -558,7 +564,6 @@ export class ClusterNode {
     if (this.#local.storage !== undefined || this.#isStopping) return;
     await this.#local.replace();
     this.#tellOpened();
-    this.#register();
   }
 
   /** What this node leads with turns out to be damaged on its disk: another one leads, from whom it gets a copy. */
@@ -581,6 +586,16 @@ export class ClusterNode {
     this.#election.onLogClosed();
     this.#do(() => this.#local.close());
     this.#do(async () => this.#waitForLeader());
+  }
+
+  /** The leader lacks what is committed here: better nobody goes on than that it is lost here as well. */
+  #onAhead(why: string): void {
+    const { directory, onFailure } = this.#options;
+    const hint =
+      'Another node was forced to lead, or the disks of those in sync went back to what they were before. To give up what only this node has, keep a copy of the directory, empty it and start again.';
+    onFailure(
+      new GomqError('CLUSTER_MISMATCH', `${why}: ${directory.path} has what the leader lacks`, { hint }),
+    );
   }
 
   /** A log that is damaged is replaced once there is somebody to copy from. */
@@ -655,10 +670,13 @@ export class ClusterNode {
 
   /** Nothing is acknowledged while the disk does not answer: whoever has everything leads in its place. */
   #onStuck(leadership: Leadership): void {
-    const { logger, lagSeconds } = this.#options;
+    const { logger, lagSeconds, nodeId } = this.#options;
     const why = `its disk has not answered for ${lagSeconds} s`;
-    if (leadership.inSync.length > 1) this.#run(() => this.#election.yieldLead(why, REST_MS));
-    else logger.error(`the disk has not answered for ${lagSeconds} s, and no other node is in sync`);
+    const isOtherThere = leadership
+      .progress()
+      .some(({ node, isInSync, logEnd }) => node !== nodeId && isInSync && logEnd !== undefined);
+    if (isOtherThere) this.#run(() => this.#election.yieldLead(why, REST_MS));
+    else logger.error(`the disk has not answered for ${lagSeconds} s, and no other node in sync is there`);
   }
 
   #endLeadership(): void {
@@ -716,6 +734,7 @@ export class ClusterNode {
       onCut: (cut) => goOnAfter(() => this.#reopen(cut)),
       onSnapshot: (snapshot, starts) => goOnAfter(() => this.#install(snapshot, starts)),
       onDiverged: (why) => this.onDamaged(why),
+      onAhead: (why) => this.#onAhead(why),
       onStatus: (status) => {
         this.#status = readStatus(status);
       },

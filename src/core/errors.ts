@@ -64,6 +64,10 @@ export const ERRORS = {
     meaning: 'An HTTP route exists, but not for this method.',
     hint: 'The header Allow of the answer names the right one.',
   },
+  MISDIRECTED: {
+    meaning: 'What was asked for concerns another node, which has to be asked itself.',
+    hint: 'Ask that node at its own HTTP address.',
+  },
   NOT_LEADER: {
     meaning: 'Another node of the cluster leads, and only that one can do this.',
     hint: 'The message says which; ask that one.',

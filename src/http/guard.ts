@@ -9,6 +9,9 @@ import { parseAddress } from '../core/address.js';
 import type { Config } from '../core/config.js';
 import { GomqError } from '../core/errors.js';
 
+/** With whose rights a request is served. */
+export type Caller = 'operator' | 'anonymous';
+
 export class Guard {
   readonly #tokenHash: Buffer | undefined;
   /** The host that is listened on where that is this machine only, else undefined. */
@@ -39,18 +42,19 @@ export class Guard {
 
   /**
    * Holds for routes that change something or show messages.
+   * @returns who the caller is: whoever has the token is the operator, without one whoever reaches the API is an anonymous client
    * @throws {GomqError} TOKEN_WRONG, ORIGIN_FOREIGN, REFUSED
    */
-  checkCaller(headers: IncomingHttpHeaders, remoteAddress: string | undefined): void {
+  checkCaller(headers: IncomingHttpHeaders, remoteAddress: string | undefined): Caller {
     if (this.#tokenHash !== undefined) {
       checkToken(headers.authorization, this.#tokenHash);
-      return;
+      return 'operator';
     }
     checkOrigin(headers);
-    if (this.#anonymous === 'always') return;
+    if (this.#anonymous === 'always') return 'anonymous';
     if (this.#anonymous === 'loopback' && isLoopback(unmapped(remoteAddress ?? ''))) {
       checkName(headers);
-      return;
+      return 'anonymous';
     }
     throw new GomqError(
       'REFUSED',

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { GomqError } from '../core/errors.js';
 import type { HttpCluster } from './cluster.js';
+import type { Caller } from './guard.js';
 
 export interface LeaderLinkTimeouts {
   /** Without a byte of the answer. */
@@ -14,6 +15,8 @@ export interface LeaderLinkTimeouts {
   totalMs: number;
 }
 
+/** With whose rights the leader is to serve a request, between brokers. */
+export const CALLER_HEADER = 'gomq-caller';
 /** At a time. */
 const UNDER_WAY_MAX = 64;
 const TO_CALLER = ['allow', 'content-length', 'content-type', 'gomq-next-offset', 'retry-after'];
@@ -39,6 +42,7 @@ export class LeaderLink {
     reply: FastifyReply,
     body: Buffer | undefined,
     wasPassedOn: boolean,
+    caller: Caller,
   ): Promise<FastifyReply> {
     const leader = this.#leaderFor(wasPassedOn);
     if (this.#underWay >= UNDER_WAY_MAX) {
@@ -51,8 +55,10 @@ export class LeaderLink {
     let socket: Socket | undefined;
     let answer: IncomingMessage;
     try {
-      socket = await this.#cluster.openLeader();
-      answer = await this.#ask(leader, socket, request, reply, body);
+      socket = await this.#open(leader);
+      // Whoever has left by now has not asked for anything.
+      if (request.socket.destroyed) throw unreachable(leader, new Error('the caller is gone'), 'GET');
+      answer = await this.#ask(leader, socket, caller, request, reply, body);
     } catch (error) {
       socket?.destroy();
       this.#underWay--;
@@ -76,20 +82,35 @@ export class LeaderLink {
     return leader;
   }
 
+  async #open(leader: string): Promise<Socket> {
+    try {
+      return await this.#cluster.openLeader();
+    } catch (error) {
+      // Nothing was sent, whatever it was for.
+      throw unreachable(leader, error as Error, 'GET');
+    }
+  }
+
   /** Resolves with the beginning of the answer. */
   #ask(
     leader: string,
     socket: Socket,
+    caller: Caller,
     request: FastifyRequest,
     reply: FastifyReply,
     body: Buffer | undefined,
   ): Promise<IncomingMessage> {
     const { idleMs, totalMs } = this.#timeouts;
-    const headers: Record<string, string | number> = { host: 'leader' };
+    const headers: Record<string, string | number> = { host: 'leader', [CALLER_HEADER]: caller };
     const type = request.headers['content-type'];
     if (type !== undefined) headers['content-type'] = type;
     if (body !== undefined) headers['content-length'] = body.length;
     return new Promise((resolve, reject) => {
+      // It says nothing about its end any more.
+      if (socket.destroyed) {
+        reject(unreachable(leader, new Error('the connection was closed'), 'GET'));
+        return;
+      }
       const outgoing = openRequest({
         createConnection: () => socket,
         method: request.method,

@@ -9,8 +9,8 @@ import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { AnswerTurns } from './answer-turns.js';
 import type { HttpCluster } from './cluster.js';
-import { Guard } from './guard.js';
-import { LeaderLink } from './leader-link.js';
+import { type Caller, Guard } from './guard.js';
+import { CALLER_HEADER, LeaderLink } from './leader-link.js';
 import { type MessagesQuery, readMessagesQuery } from './messages-request.js';
 import { problemOf, refuseConnection, statusOf, toGomqError } from './problem.js';
 import { type HttpMessage, parseJson, readMessage } from './publish-request.js';
@@ -19,12 +19,12 @@ import { show } from './show.js';
 /** What the API needs of the broker; main.ts supplies it. */
 export interface HttpBroker {
   /** Resolves when the message is committed; rejects with a GomqError when it was not taken. */
-  publish(message: HttpMessage): Promise<void>;
+  publish(message: HttpMessage, caller: Caller): Promise<void>;
   /**
    * What the log holds for a topic, oldest first, with no further message once the payloads have `bytesMax` bytes together; and the offset
    * to go on from, where that or the limit ended it. Rejects with a GomqError where it may not be seen.
    */
-  history(query: HttpHistoryQuery, signal: AbortSignal): Promise<HttpHistory>;
+  history(query: HttpHistoryQuery, caller: Caller, signal: AbortSignal): Promise<HttpHistory>;
   /** False while starting and stopping. */
   isReady(): boolean;
 }
@@ -73,6 +73,8 @@ const ANSWER_IDLE_MS = 10_000;
 const ANSWER_TOTAL_MS = 60_000;
 /** Of the leader, where this node asks it; that may have others wait for their turn. */
 const LEADER_IDLE_MS = 15_000;
+/** Longer than another node waits for all of an answer. */
+const PASSED_ON_MS = ANSWER_TOTAL_MS + 15_000;
 /** When to ask again, where that may help. */
 const RETRY_AFTER_SECONDS = 1;
 /** Says where to go on when an answer is not all there is. */
@@ -92,7 +94,8 @@ const METHODS: readonly (readonly [RegExp, string])[] = [
 /** Where `config.http.listen` is '' it must not be told to listen. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { http } = options.config;
-  const passedOn = new WeakSet<Socket>();
+  const passedOn = new Set<Socket>();
+  let onNonePassedOn = (): void => undefined;
   const fastify = createRoutes(options, (socket) => passedOn.has(socket));
   fastify.server.maxConnections = CONNECTIONS_MAX;
   return {
@@ -107,7 +110,18 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       return formatAddress({ host, port: bound.port });
     },
     acceptPassedOn(socket, alreadyRead) {
+      if (passedOn.size >= CONNECTIONS_MAX) {
+        socket.destroy();
+        return;
+      }
       passedOn.add(socket);
+      // One request each; the server only looks after connections of its own listener.
+      const deadline = setTimeout(() => socket.destroy(), PASSED_ON_MS);
+      socket.once('close', () => {
+        clearTimeout(deadline);
+        passedOn.delete(socket);
+        if (passedOn.size === 0) onNonePassedOn();
+      });
       if (alreadyRead.length > 0) socket.unshift(alreadyRead);
       // Its routes are ready at once where nobody has listened.
       fastify.ready(() => {
@@ -117,8 +131,16 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       });
     },
     async close() {
-      const deadline = setTimeout(() => fastify.server.closeAllConnections(), CLOSE_TIMEOUT_MS);
+      const deadline = setTimeout(() => {
+        fastify.server.closeAllConnections();
+        for (const socket of passedOn) socket.destroy();
+      }, CLOSE_TIMEOUT_MS);
       await fastify.close();
+      if (passedOn.size > 0) {
+        await new Promise<void>((resolve) => {
+          onNonePassedOn = resolve;
+        });
+      }
       clearTimeout(deadline);
     },
   };
@@ -184,8 +206,12 @@ function createRoutes(
     return { status: 'ready' };
   });
   // Before the body is read: a stranger's megabyte is not worth parsing.
-  const checkCaller = async ({ headers, socket }: FastifyRequest) => {
-    if (!wasPassedOn(socket)) guard.checkCaller(headers, socket.remoteAddress);
+  const callerOf = ({ headers, socket }: FastifyRequest): Caller => {
+    if (!wasPassedOn(socket)) return guard.checkCaller(headers, socket.remoteAddress);
+    return headers[CALLER_HEADER] === 'operator' ? 'operator' : 'anonymous';
+  };
+  const checkCaller = async (request: FastifyRequest) => {
+    callerOf(request);
   };
   const checkOperator = async ({ headers, socket }: FastifyRequest) => {
     if (!wasPassedOn(socket)) guard.checkOperator(headers, socket.remoteAddress);
@@ -196,15 +222,16 @@ function createRoutes(
     async (request, reply) => {
       if (cluster.isServing()) return handle(request, reply);
       const body = request.body as Buffer | undefined;
-      return leaderLink.forward(request, reply, body, wasPassedOn(request.socket));
+      return leaderLink.forward(request, reply, body, wasPassedOn(request.socket), callerOf(request));
     };
 
   fastify.post('/pub', {
     onRequest: checkCaller,
-    handler: onLeader(async ({ body }) => {
+    handler: onLeader(async (request) => {
+      const { body } = request;
       const message = readMessage(body === undefined ? undefined : parseJson(body as Buffer), messageLimits);
       checkReady(broker);
-      await broker.publish(message);
+      await broker.publish(message, callerOf(request));
       return { ok: true };
     }),
   });
@@ -217,6 +244,7 @@ function createRoutes(
     checkReady(broker);
     const { payloads, nextOffset } = await broker.history(
       { ...wanted, bytesMax: ANSWER_BYTES_MAX },
+      callerOf(request),
       turn.gone,
     );
     turn.send();
@@ -250,7 +278,7 @@ function createRoutes(
       const { node } = request.params as { node: string };
       // Not passed on: nobody leads, and it matters who is asked.
       if (node !== cluster.node)
-        throw new GomqError('REFUSED', `this is ${cluster.node}: ask ${show(node)} itself`);
+        throw new GomqError('MISDIRECTED', `this is ${cluster.node}: ask ${show(node)} itself`);
       await cluster.forceLead();
       return { ok: true };
     },

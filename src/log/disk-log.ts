@@ -696,12 +696,12 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   /**
-   * Batches as they lie on disk, from `from` on, which is where one begins: as many as `bytesMax` allows, one at least; none at the end of what is
+   * Batches as they lie on disk, from `from` on, which is where one begins: as many as both limits allow, one at least; none at the end of what is
    * kept. They are not looked at: whoever gets them checks them.
    * @returns undefined where the log begins later by now
    * @throws what the operating system answers
    */
-  async readBatches(from: number, bytesMax: number): Promise<EncodedBatch[] | undefined> {
+  async readBatches(from: number, bytesMax: number, batchesMax: number): Promise<EncodedBatch[] | undefined> {
     if (from >= this.#keptOffset) return [];
     if (from < this.startOffset) return undefined;
     const segment = this.segments.find(from);
@@ -712,7 +712,8 @@ export class DiskLog implements Log, ReadableLog {
     assert(index.base(first) === from, `a batch begins at ${from}`);
     const start = index.position(first);
     let end = first + 1;
-    while (end < index.batchCount && index.position(end) + index.batchBytes(end) - start <= bytesMax) end++;
+    const last = Math.min(index.batchCount, first + batchesMax);
+    while (end < last && index.position(end) + index.batchBytes(end) - start <= bytesMax) end++;
     const length = index.position(end - 1) + index.batchBytes(end - 1) - start;
     const bytes = await this.#reads.read(this.segments.path(segment.baseOffset), start, length);
     const batches: EncodedBatch[] = [];

@@ -357,7 +357,8 @@ function advance<Result>(
   }
 }
 
-function isPeerError(error: unknown): error is GomqError {
+/** The other side is at fault, or says that this one is. */
+export function isPeerError(error: unknown): error is GomqError {
   return error instanceof GomqError && (error.code === 'PEER_PROTOCOL' || error.code === 'PEER_REFUSED');
 }
 

@@ -105,13 +105,12 @@ export class ReplicationLeader {
     if (this.#members.delete(node)) this.#left.add(node);
   }
 
-  /** This node has not listened for a while: that nobody was heard of says nothing about them. */
-  onPaused(nowMs: number): void {
+  /** This node has not listened for `pausedMs`: that nobody was heard of says nothing about them. */
+  onPaused(nowMs: number, pausedMs: number): void {
     this.#patientUntilMs = nowMs + this.#options.silenceMs;
     for (const member of this.#members.values()) {
-      member.abreastMs = nowMs;
-      member.aim = this.#keptOffset;
-      member.aimMs = nowMs;
+      member.abreastMs += pausedMs;
+      member.aimMs += pausedMs;
     }
   }
 
@@ -123,22 +122,30 @@ export class ReplicationLeader {
     if (this.#proposed !== undefined) return undefined;
     const { self, minInSync } = this.#options;
     const confirmed = this.#confirmed;
-    for (const [node, { incarnation, keptOffset }] of this.#members) {
+    for (const [node, member] of this.#members) {
+      const { incarnation, keptOffset } = member;
       const known = confirmed.find((one) => one.node === node);
       if (known?.incarnation === incarnation || !this.#hasCaughtUp(keptOffset)) continue;
-      if (this.#isSilent(node, nowMs)) continue;
+      // The high watermark alone may be low because another one lags.
+      if (this.#isSilent(node, nowMs) || this.#lags(member, nowMs)) continue;
       // A node that comes back with another directory takes the place of its former self, which is gone for good.
       return [...confirmed.filter((one) => one.node !== node), { node, incarnation }];
     }
     if (confirmed.length <= minInSync) return undefined;
-    const gone = confirmed.find(({ node, incarnation }) => {
-      if (node === self.node) return false;
-      const member = this.#members.get(node);
-      if (member !== undefined && (member.incarnation !== incarnation || this.#lags(member, nowMs)))
-        return true;
-      return this.#isSilent(node, nowMs);
-    });
+    const gone = confirmed.find(
+      (one) => one.node !== self.node && this.whyNotWaitedFor(one, nowMs) !== undefined,
+    );
     return gone === undefined ? undefined : confirmed.filter((one) => one !== gone);
+  }
+
+  /** Why a node that is in sync should not be any more; undefined where it should. */
+  whyNotWaitedFor({ node, incarnation }: Node, nowMs: number): string | undefined {
+    const member = this.#members.get(node);
+    if (member !== undefined && member.incarnation !== incarnation)
+      return 'it came back with another directory';
+    if (member !== undefined && this.#lags(member, nowMs)) return 'its disk does not keep up';
+    if (this.#left.has(node)) return 'it is gone';
+    return this.#isSilent(node, nowMs) ? 'it is silent' : undefined;
   }
 
   /** A change of the in-sync set is about to be sent. */

@@ -280,17 +280,25 @@ export class Leadership {
 
   #settleInSync(): void {
     if (this.#isClosed) return;
-    const wanted = this.#core.wanted(this.#nowMs());
+    const nowMs = this.#nowMs();
+    const wanted = this.#core.wanted(nowMs);
     if (wanted === undefined || !this.#options.propose(wanted)) return;
+    for (const one of this.#core.inSync.filter((before) => !wanted.includes(before))) {
+      const why = this.#core.whyNotWaitedFor(one, nowMs);
+      this.#options.logger.warn('a node is not waited for any more', { node: one.node, why });
+    }
     this.#core.propose(wanted);
   }
 
   #beat(): void {
     const nowMs = this.#nowMs();
-    const isPaused = nowMs - this.#beatMs > PAUSE_MS;
-    if (isPaused) this.#core.onPaused(nowMs);
+    const sinceMs = nowMs - this.#beatMs;
     this.#beatMs = nowMs;
-    this.#checkDisk(nowMs, isPaused);
+    if (sinceMs > PAUSE_MS) {
+      this.#core.onPaused(nowMs, sinceMs);
+      this.#aimMs += sinceMs;
+    }
+    this.#checkDisk(nowMs);
     if (this.#isClosed) return;
     this.#sequence++;
     const tellsStatus = this.#sequence % STATUS_HEARTBEATS === 0;
@@ -299,9 +307,9 @@ export class Leadership {
     this.#settleInSync();
   }
 
-  #checkDisk(nowMs: number, isPaused: boolean): void {
+  #checkDisk(nowMs: number): void {
     const { log, lagMs, onStuck } = this.#options;
-    if (isPaused || log.keptOffset >= this.#aim) {
+    if (log.keptOffset >= this.#aim) {
       this.#aim = log.endOffset;
       this.#aimMs = nowMs;
     } else if (nowMs - this.#aimMs > lagMs) {

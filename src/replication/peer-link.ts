@@ -15,6 +15,7 @@ import {
   type FrameToMember,
   type FrameType,
 } from './frames.js';
+import { isPeerError } from './handshake.js';
 
 /** A link on which more than this waits to be sent is closed: room for the largest frame, and for heartbeats behind it. */
 export const LINK_PENDING_BYTES_MAX = FRAME_BYTES_MAX + 16 * 1024 * 1024;
@@ -25,7 +26,7 @@ export interface PeerLinkHandler<Received extends Frame> {
   /**
    * One frame. Its buffers are parts of what arrived, which nobody writes to again, so they may be kept without copying; see FrameGatherer
    * for what that keeps with them.
-   * @throws {GomqError} PEER_PROTOCOL, which closes the link
+   * @throws {GomqError} PEER_PROTOCOL, PEER_REFUSED, which close the link
    */
   onFrame(frame: Received): void;
   /** `send` answered false before, and now nothing waits any more. */
@@ -180,7 +181,7 @@ export class PeerLink<Sent extends Frame, Received extends Frame> {
         this.#handler?.onFrame(frame as Received);
       }
     } catch (error) {
-      if (!(error instanceof GomqError) || error.code !== 'PEER_PROTOCOL') throw error;
+      if (!isPeerError(error)) throw error;
       this.destroy(error);
     }
   }

@@ -35,6 +35,8 @@ export interface ReplicaReceiverOptions {
   onSnapshot(endOffset: number, starts: readonly EpochStart[]): void;
   /** The leader found that this state is another one than its own. */
   onDiverged(why: string): void;
+  /** What is committed here the leader lacks. The link is over, and there should be no other one. */
+  onAhead(why: string): void;
   /** What the leader tells about the cluster. */
   onStatus(status: Buffer): void;
   onClosed(error: Error | undefined): void;
@@ -146,10 +148,10 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
     }
     // What is committed here is not given up for less.
-    assert(
-      endOffset >= log.highWatermark,
-      `a snapshot up to ${endOffset}, and up to ${log.highWatermark} all is committed`,
-    );
+    if (endOffset < log.highWatermark) {
+      this.#refuseToLose(`the leader's snapshot ends at ${endOffset}`);
+      return;
+    }
     if (!mayBeginAnew()) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, for a node that is in sync as far as it knows');
     }
@@ -196,11 +198,11 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (this.#hasResumed || cut > log.endOffset) {
       throw new GomqError('PEER_PROTOCOL', `resume at ${cut}, where the log ends at ${log.endOffset}`);
     }
-    // R7: whoever asks for that has lost what was acknowledged. Better nobody goes on than that it is lost here as well.
-    assert(
-      cut >= log.highWatermark,
-      `the leader has nothing from ${cut} on, and up to ${log.highWatermark} all is committed`,
-    );
+    // R7: whoever asks for that has lost what was acknowledged.
+    if (cut < log.highWatermark) {
+      this.#refuseToLose(`the leader has nothing from ${cut} on`);
+      return;
+    }
     this.logStart = logStart;
     if (cut < log.endOffset) {
       this.close();
@@ -213,6 +215,12 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     this.#advance(highWatermark);
     this.#ack();
     this.#checkCaughtUp();
+  }
+
+  #refuseToLose(what: string): void {
+    const { log, onAhead } = this.#options;
+    this.close();
+    onAhead(`${what}, and up to ${log.highWatermark} all is committed`);
   }
 
   #checkCaughtUp(): void {

@@ -198,7 +198,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
 
   #read(from: number): void {
     this.#isReading = true;
-    this.#options.log.readBatches(from, FRAME_BATCH_BYTES).then(
+    this.#options.log.readBatches(from, FRAME_BATCH_BYTES, APPEND_BATCHES_MAX).then(
       (batches) => {
         this.#isReading = false;
         if (this.#isClosed) return;

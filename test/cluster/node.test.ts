@@ -7,6 +7,7 @@ import type { MemberKey } from '../../src/cluster/coordinator.js';
 import { ClusterNode } from '../../src/cluster/node.js';
 import { systemClock } from '../../src/core/clock.js';
 import { loadConfig } from '../../src/core/config-load.js';
+import type { GomqError } from '../../src/core/errors.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
@@ -24,6 +25,8 @@ const SECRET = 'sixteen characters';
 const RECORDS = 3;
 const WAIT_MS_MAX = 10_000;
 /** Long enough for a node to campaign many times over. */
+/** How long nobody has to lead before one is forced to. */
+const FORCE_AFTER_MS = 3300;
 const QUIET_MS = 700;
 
 /** What is different in a test. */
@@ -327,6 +330,36 @@ test('a snapshot that cannot be written is given up, and asked for again', async
   assert.ok(made.links.length <= 6, `${made.links.length} times`);
 });
 
+test('a node whose state is another one than that of the leader puts what it has aside, and copies it', async (context) => {
+  const made = await bench(context, {
+    onPosition: (link, logEnd, times) => {
+      resume(RECORDS)(link, logEnd, times);
+      if (times === 1)
+        link.send({ type: 'refused', epoch: 2, code: 'state', message: 'the state of b differs' });
+    },
+  });
+  const before = made.directory.incarnation;
+  await until(() => made.links.length > 1, 'the node to dial again');
+  assert.ok(made.said(/put the damaged log aside/));
+  assert.notEqual(made.directory.incarnation, before);
+  assert.ok(readdirSync(join(made.folder, 'damaged')).length > 0);
+});
+
+test('a node that has more than the leader has committed ends, says why, and keeps it', async (context) => {
+  const made = await bench(context, {
+    committed: RECORDS,
+    onPosition: (link) => {
+      link.send({ type: 'resume', epoch: 2, cut: 1, highWatermark: 1, logStart: 0, history: [] });
+    },
+  });
+  await until(() => made.failures.length > 0, 'the node to give up');
+  const { code, message } = made.failures[0] as GomqError;
+  assert.equal(code, 'CLUSTER_MISMATCH');
+  assert.match(message, /the leader has nothing from 1 on, and up to \d+ all is committed/);
+  await quiet();
+  assert.equal(made.links.length, 1);
+});
+
 test('a node that is in sync gives nothing up for a snapshot, until it sees that it is not any more', async (context) => {
   const made = await bench(context, {
     onPosition: (link) => {
@@ -372,14 +405,19 @@ test('an operator has a node lead where etcd has forgotten, in an epoch that nob
   made.coordinator.put({ member: { ...memberKey('a', 'a1', ''), epoch: 9 } });
   const node = await made.start();
   await until(() => made.said(/restored from an old copy/), 'the warning');
+  await assert.rejects(node.forceLead(), /there was a leader a moment ago; try again/);
+  await new Promise((resolve) => setTimeout(resolve, FORCE_AFTER_MS));
   await node.forceLead();
-  assert.deepEqual(made.coordinator.campaigns, ['b in epoch 10']);
+  const { epoch } = made.coordinator.state!;
+  // One who is not there may have led in epoch 10.
+  assert.ok(epoch >= 1_000_009 && epoch < 2_000_009, `${epoch}`);
+  assert.deepEqual(made.coordinator.campaigns, [`b in epoch ${epoch}`]);
   assert.deepEqual(made.coordinator.state?.inSync, [{ node: 'b', incarnation: made.directory.incarnation }]);
-  assert.equal(readMembership(made.folder)?.epoch, 10);
+  assert.equal(readMembership(made.folder)?.epoch, epoch);
   assert.ok(made.said(/an operator has this node lead/));
   await quiet();
   assert.equal(made.served, 0, 'one disk is not enough');
-  await assert.rejects(node.forceLead(), /it leads/);
+  await assert.rejects(node.forceLead(), /b leads/);
 });
 
 test('no node is made the leader that has less than another, or where one leads', async (context) => {
@@ -389,6 +427,7 @@ test('no node is made the leader that has less than another, or where one leads'
   made.coordinator.put({ member: { ...ahead, logEnd: RECORDS + 1 } });
   const node = await made.start();
   await until(() => made.said(/restored from an old copy/), 'the warning');
+  await new Promise((resolve) => setTimeout(resolve, FORCE_AFTER_MS));
   const refused = (why: RegExp) => assert.rejects(node.forceLead(), { code: 'REFUSED', message: why });
   await refused(/a has more, up to offset \d+ of epoch 1/);
   made.coordinator.put({ member: { ...ahead, logEpoch: 2, logEnd: 1 } });

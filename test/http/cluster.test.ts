@@ -6,6 +6,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { assembleConfig } from '../../src/core/config.js';
 import { GomqError } from '../../src/core/errors.js';
 import { silentLogger } from '../../src/core/logger.js';
+import type { Caller } from '../../src/http/guard.js';
 import type { HttpMessage } from '../../src/http/publish-request.js';
 import { createHttpServer, type HttpHistoryQuery, type HttpServer } from '../../src/http/server.js';
 import { startGomq } from '../support/start-gomq.js';
@@ -59,6 +60,7 @@ class Node {
   readonly cluster = new FakeCluster();
   messages: HttpMessage[] = [];
   queries: HttpHistoryQuery[] = [];
+  callers: Caller[] = [];
   isReady = true;
   address = '';
   server: HttpServer;
@@ -75,8 +77,9 @@ class Node {
       version: '1.2.3',
       cluster: this.cluster,
       broker: {
-        publish: async (message) => {
+        publish: async (message, caller) => {
           this.messages.push(message);
+          this.callers.push(caller);
         },
         history: async (query) => {
           this.queries.push(query);
@@ -191,7 +194,7 @@ describe('HTTP API of a cluster', () => {
   it('has a node lead only where that one is asked itself', async () => {
     const path = '/api/v1/cluster/members/b/force-lead';
     const wrong = await ask(leader.address, path, { method: 'POST' });
-    assert.deepEqual([wrong.status, codeOf(wrong)], [403, 'REFUSED']);
+    assert.deepEqual([wrong.status, codeOf(wrong)], [421, 'MISDIRECTED']);
     assert.match(wrong.text, /this is a: ask .?.?b.?.? itself/);
     assert.equal((await ask(member.address, path, { method: 'POST' })).status, 200);
     assert.deepEqual([leader.cluster.asked, member.cluster.asked], [[], ['force-lead']]);
@@ -259,6 +262,19 @@ describe('HTTP API of a cluster', () => {
     );
   });
 
+  it('gives no answer up to nobody where the connection to the leader is closed by then', async () => {
+    const open = member.cluster.openLeader.bind(member.cluster);
+    member.cluster.openLeader = async () => {
+      const socket = await open();
+      socket.destroy();
+      return socket;
+    };
+    const answer = await ask(member.address, '/pub', publishing('{"topic":"A","body":""}'));
+    member.cluster.openLeader = open;
+    assert.deepEqual([answer.status, codeOf(answer)], [503, 'PEER_UNREACHABLE']);
+    assert.match(answer.text, /may be choosing another leader/);
+  });
+
   it('says that it is not known what became of a publish, where the leader went away before it answered', async () => {
     const rude = createServer((incoming) => incoming.socket.destroy());
     await new Promise<void>((resolve) => rude.listen(0, '127.0.0.1', resolve));
@@ -324,6 +340,35 @@ describe('HTTP API of a cluster with tokens', () => {
     assert.deepEqual(leader.cluster.asked, ['step-down']);
     for (const node of [leader, member]) await node.close();
   });
+
+  it('is served with the rights that the caller has where it came in', async () => {
+    const body = '{"topic":"A","body":""}';
+    for (const [ofLeader, ofMember, caller] of [
+      ['', 'correct-horse', 'operator'],
+      ['correct-horse', '', 'anonymous'],
+    ] as const) {
+      const leader = new Node('a', { 'http.token': ofLeader });
+      const member = new Node('b', { 'http.token': ofMember });
+      for (const node of [leader, member]) await node.listen();
+      member.cluster.serving = false;
+      member.cluster.leaderPort = leader.doorPort;
+      // What a caller says of itself says nothing.
+      const headers = { authorization: `Bearer ${ofMember}`, 'gomq-caller': 'operator' };
+      assert.equal((await ask(member.address, '/pub', publishing(body, headers))).status, 200);
+      assert.equal(
+        (
+          await ask(
+            leader.address,
+            '/pub',
+            publishing(body, { ...headers, authorization: `Bearer ${ofLeader}` }),
+          )
+        ).status,
+        200,
+      );
+      assert.deepEqual(leader.callers, [caller, caller === 'operator' ? 'anonymous' : 'operator']);
+      for (const node of [leader, member]) await node.close();
+    }
+  });
 });
 
 describe('HTTP API of a leader that has no address for it', () => {
@@ -344,9 +389,16 @@ describe('HTTP API of a leader that has no address for it', () => {
     caller.write('GET /version HTTP/1.1\r\nHost: leader\r\nConnection: close\r\n\r\n');
     const chunks: Buffer[] = [];
     for await (const chunk of caller) chunks.push(chunk as Buffer);
+    const half = connect((door.address() as AddressInfo).port, '127.0.0.1');
+    half.write('POST /pub HTTP/1.1\r\n');
+    const halfClosed = new Promise((resolve) => half.once('close', resolve));
     assert.match(Buffer.concat(chunks).toString(), /^HTTP\/1.1 200 OK[\s\S]*"version":"1.2.3"/);
+    // A connection that is never finished ends with the server.
+    await leader.server.close();
+    await halfClosed;
     await new Promise((resolve) => door.close(resolve));
-    for (const node of [leader, member]) await node.close();
+    await new Promise((resolve) => leader.door.close(resolve));
+    await member.close();
   });
 });
 

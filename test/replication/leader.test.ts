@@ -7,17 +7,19 @@ import { type Node, ReplicationLeader } from '../../src/replication/leader.js';
 const A: Node = { node: 'a', incarnation: 'a1' };
 const B: Node = { node: 'b', incarnation: 'b1' };
 const C: Node = { node: 'c', incarnation: 'c1' };
+const D: Node = { node: 'd', incarnation: 'd1' };
+const E: Node = { node: 'e', incarnation: 'e1' };
 const SILENCE_MS = 1000;
 const LAG_MS = 5000;
 
-function leading(inSync: readonly Node[], gone: readonly string[] = []): ReplicationLeader {
+function leading(inSync: readonly Node[], gone: readonly string[] = [], minInSync = 2): ReplicationLeader {
   return new ReplicationLeader({
     self: A,
     epoch: 5,
     epochStart: 100,
     inSync,
     gone,
-    minInSync: 2,
+    minInSync,
     silenceMs: SILENCE_MS,
     lagMs: LAG_MS,
     nowMs: 0,
@@ -132,6 +134,47 @@ describe('a leader', () => {
     assert.deepEqual(leader.wanted(1100 + LAG_MS), [A, B]);
   });
 
+  it('takes in nobody whose disk lags, although another one holds the high watermark down', () => {
+    const leader = leading([A, B, C, D, E], [], 3);
+    for (const one of [B, C, D, E]) leader.onJoined(one, 100, 0);
+    leader.onKept(200);
+    const sets: string[] = [];
+    for (let ms = 100; ms <= 4 * LAG_MS; ms += 100) {
+      for (const [node, kept] of [
+        ['b', 200],
+        ['c', 200],
+        ['d', 100],
+        ['e', 100],
+      ] as const)
+        leader.onAck(node, kept, ms);
+      for (let wanted = leader.wanted(ms); wanted !== undefined; wanted = leader.wanted(ms)) {
+        leader.propose(wanted);
+        leader.confirm();
+        sets.push(wanted.map(({ node }) => node).join(''));
+      }
+    }
+    assert.deepEqual(sets, ['abce', 'abc']);
+    assert.equal(leader.highWatermark, 200);
+  });
+
+  it('takes in a member that caught up for long once, and keeps it', () => {
+    const leader = leading([A, B]);
+    leader.onJoined(B, 100, 0);
+    leader.onKept(100_000);
+    leader.onJoined(C, 100, 0);
+    const sets: string[] = [];
+    for (let ms = 100; ms <= 4 * LAG_MS; ms += 100) {
+      leader.onAck('b', 100_000, ms);
+      leader.onAck('c', Math.min(100_000, 100 + (100_000 * ms) / (3 * LAG_MS)), ms);
+      for (let wanted = leader.wanted(ms); wanted !== undefined; wanted = leader.wanted(ms)) {
+        leader.propose(wanted);
+        leader.confirm();
+        sets.push(wanted.map(({ node }) => node).join(''));
+      }
+    }
+    assert.deepEqual(sets, ['abc']);
+  });
+
   it('keeps a member that is always a little behind', () => {
     const leader = leading([A, B, C]);
     leader.onJoined(B, 100, 0);
@@ -157,7 +200,7 @@ describe('a leader', () => {
     leader.onJoined(B, 100, 0);
     leader.onJoined(C, 100, 0);
     leader.onKept(200);
-    leader.onPaused(2 * LAG_MS);
+    leader.onPaused(2 * LAG_MS, 2 * LAG_MS);
     leader.onAck('b', 100, 2 * LAG_MS);
     leader.onAck('c', 100, 2 * LAG_MS);
     assert.equal(leader.wanted(2 * LAG_MS + 1), undefined);
@@ -167,7 +210,7 @@ describe('a leader', () => {
     const leader = leading([A, B, C]);
     leader.onJoined(B, 100, 0);
     leader.onJoined(C, 100, 0);
-    leader.onPaused(5 * SILENCE_MS);
+    leader.onPaused(5 * SILENCE_MS, 5 * SILENCE_MS);
     assert.equal(leader.wanted(5 * SILENCE_MS), undefined);
     assert.deepEqual(leader.wanted(6 * SILENCE_MS + 1), [A, C]);
   });

@@ -2,7 +2,6 @@
 // that break with what is under way, or go silent without anybody being told. A path that is cut holds things up, as TCP does, and lets them go when
 // it is whole again.
 
-import { GomqError } from '../../src/core/errors.js';
 import type {
   Frame,
   FrameToLeader,
@@ -10,6 +9,7 @@ import type {
   HelloFrame,
   Refusal,
 } from '../../src/replication/frames.js';
+import { isPeerError } from '../../src/replication/handshake.js';
 import type { LinkToLeader, LinkToMember, PeerLinkHandler } from '../../src/replication/peer-link.js';
 import type { Life, World } from './world.js';
 
@@ -309,7 +309,7 @@ class End {
     try {
       this.#handler!.onFrame(frame);
     } catch (error) {
-      if (!(error instanceof GomqError) || error.code === 'INTERNAL') throw error;
+      if (!isPeerError(error)) throw error;
       this.destroy(error);
     }
   }

@@ -797,6 +797,8 @@ export class SimulatedNode {
         this.#followAfter(following, (done) => this.#reopen(done, (committed) => this.#cut(cut, committed)));
       },
       onDiverged: (why: string) => this.#onDamaged(why),
+      // Nobody is forced to lead here, so a leader that lacks something has lost it.
+      onAhead: (why: string) => assert(false, why),
       // As src/cluster/node.ts asks: its view may be older than the link.
       mayBeginAnew: () => {
         const inSync = this.#view?.state?.value.inSync ?? [];
