@@ -34,6 +34,7 @@ import { openStorage, type Storage } from './state/storage.js';
 const MEBIBYTE = 1024 * 1024;
 
 /** EX_IOERR of sysexits.h. */
+const EXIT_FAILED = 1;
 const EXIT_DISK_FAILED = 74;
 
 /** Who publishes and reads over HTTP without a token. */
@@ -491,7 +492,8 @@ async function startProcess(config: Config): Promise<void> {
   process.on('unhandledRejection', onDefect);
   const onFailure = (error: GomqError): void => {
     logger.error(`${error.message}; stopping at once`, { hint: error.hint });
-    process.exit(EXIT_DISK_FAILED);
+    // A node that does not belong to the cluster may find that out when it runs already.
+    process.exit(error.code === 'CLUSTER_MISMATCH' ? EXIT_FAILED : EXIT_DISK_FAILED);
   };
   const gomq = await startGomq(config, { logger, onDefect, onFailure });
   let isStopping = false;

@@ -47,6 +47,8 @@ const NAMESAKE_MS = 3000;
 const SETTLE_MS = 500;
 /** A node that waits for a leader so long tells how far its log is. */
 const TELL_MS = 1000;
+/** A node that has nothing looks so often whether the leader is there. */
+const LOOK_AGAIN_MS = 100;
 const FORCE_AFTER_MS = 3 * TELL_MS;
 const FORCED_MS = 5000;
 const LEASE_CLOSE_MS = 500;
@@ -114,6 +116,7 @@ export class ClusterNode {
   #isRunning = false;
   #isStopping = false;
   #isDamaged = false;
+  #isLookingForLeader = false;
   #lastIncoming = 0;
   #isRegistered = false;
   /** The end of the log that others were told of. */
@@ -598,14 +601,36 @@ export class ClusterNode {
     );
   }
 
-  /** A log that is damaged is replaced once there is somebody to copy from. */
+  /** A log that is damaged is replaced once there is somebody to copy from: whose key is there may be gone. */
   #waitForLeader(): void {
-    const { leader } = this.#election;
-    if (leader === undefined || leader === this.#options.nodeId) return;
-    this.#isDamaged = false;
-    this.#do(() => this.#replaceDamaged());
-    const { epoch } = this.#election;
-    this.#do(async () => this.#follow(leader, epoch));
+    const { leader, epoch } = this.#election;
+    const isNobody = leader === undefined || leader === this.#options.nodeId;
+    if (isNobody || this.#isStopping || this.#isLookingForLeader) return;
+    this.#isLookingForLeader = true;
+    this.#isLed().then((isLed) => {
+      this.#isLookingForLeader = false;
+      if (this.#election.leader !== leader || this.#election.epoch !== epoch) {
+        this.#waitForLeader();
+      } else if (!isLed) {
+        setTimeout(() => this.#waitForLeader(), LOOK_AGAIN_MS).unref();
+      } else {
+        this.#isDamaged = false;
+        this.#do(() => this.#replaceDamaged());
+        this.#do(async () => this.#follow(leader, epoch));
+      }
+    }, this.#options.onDefect);
+  }
+
+  /** The leader answers as such, in its epoch. */
+  async #isLed(): Promise<boolean> {
+    try {
+      const { socket } = await this.openHttp();
+      socket.destroy();
+      return true;
+    } catch (error) {
+      if (!(error instanceof GomqError)) throw error;
+      return false;
+    }
   }
 
   // ---- leading ----------------------------------------------------------------------------------------------------------------------
