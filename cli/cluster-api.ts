@@ -32,6 +32,8 @@ const DEFAULT_URL = 'http://127.0.0.1:8000';
 const ASK_MS = 3_000;
 const ACT_MS = 20_000;
 const ANSWER_BYTES_MAX = 1_048_576;
+/** Another broker may be asked: nobody could do it, or this one is not the one to ask. */
+const NOTHING_DONE: ReadonlySet<number> = new Set([421, 503]);
 
 /** How one broker answered, or why it did not. */
 type Answer<T> = { url: string; value: T } | { url: string; failure: Failure; isUndone: boolean };
@@ -152,7 +154,7 @@ export class ClusterApi {
     return {
       url,
       failure: refusal(url, response.status, value),
-      isUndone: response.status === 503 || response.status === 421,
+      isUndone: NOTHING_DONE.has(response.status),
     };
   }
 }

@@ -211,8 +211,8 @@ export class Election {
   }
 
   /** How far the log is, as others are told of it. */
-  onLogShape(shape: Pick<Standing, 'logEnd' | 'logEpoch'>): void {
-    this.#standing = { ...this.#standing, ...shape };
+  onLogShape({ logEnd, logEpoch }: Pick<Standing, 'logEnd' | 'logEpoch'>): void {
+    this.#standing = { ...this.#standing, logEnd, logEpoch };
   }
 
   /** The log has all that it may have lacked. */

@@ -1,8 +1,8 @@
-// One node of a cluster: carries out what the election decides. It opens and closes the log, leads or follows, and says when this node serves clients
+// One node of a cluster: carries out what the election decides. It leads or follows, has the log opened and replaced, and says when this node serves clients
 // and where those of others are to go. What it does about its role it does one after the other, in the order in which it was decided.
 //
 //     coordinator --views, leases--> election --effects--> node --> leadership (links to members)
-//                                        ^                  |   +-> receiver (link to the leader)
+//                                        ^                  |   +-> follower (link to the leader)
 //                                        +---- outcomes ----+   +-> serve, stand down: whoever has the clients
 import { join } from 'node:path';
 import { formatAddress } from '../core/address.js';

@@ -59,11 +59,7 @@ export function dialReplica(options: DialOptions): Promise<LinkToLeader> {
  * @throws {GomqError} as dialReplica does
  */
 export function dialTunnel(options: DialOptions & { readonly client: TunnelClient }): Promise<Tunnel> {
-  return dial(options, 'tunnel', options.client, (socket, welcome, alreadyRead) => ({
-    socket,
-    welcome,
-    alreadyRead,
-  }));
+  return dial(options, 'tunnel', options.client, asTunnel);
 }
 
 /**
@@ -71,11 +67,11 @@ export function dialTunnel(options: DialOptions & { readonly client: TunnelClien
  * @throws {GomqError} as dialReplica does
  */
 export function dialHttp(options: DialOptions): Promise<Tunnel> {
-  return dial(options, 'http', undefined, (socket, welcome, alreadyRead) => ({
-    socket,
-    welcome,
-    alreadyRead,
-  }));
+  return dial(options, 'http', undefined, asTunnel);
+}
+
+function asTunnel(socket: Socket, welcome: Welcome, alreadyRead: Buffer): Tunnel {
+  return { socket, welcome, alreadyRead };
 }
 
 async function dial<Result>(

@@ -4,11 +4,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
-import { startEtcd } from './etcd-process.js';
-import { Nodes } from './nodes.js';
-import { ClusterRounds, type OwnFault, type Round } from './rounds.js';
+import type { Nodes } from './nodes.js';
+import { type OwnFault, type Round, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -17,26 +15,10 @@ const HOUR_MS = 3_600_000;
 const LONG = 3000;
 
 test('nothing acknowledged is lost when clocks jump', { timeout: 120_000 }, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
-  const etcd = await startEtcd(context);
   const folder = temporaryFolder();
   const file = (name: string) => join(folder, `${name}.shift`);
-  const nodes = new Nodes({
-    etcd: etcd.endpoint,
-    folder,
-    names: ['a', 'b', 'c'],
-    // What was kept is an hour old at once: it may only go where no session needs it.
-    settings: ['cluster.leaseSeconds=1', 'log.segmentBytes=524288', 'log.retentionHours=1'],
-    underOf: (name) => [
-      'env',
-      `NODE_OPTIONS=--import=${new URL('shifted-clock.mjs', import.meta.url).href}`,
-      `SHIFTED_CLOCK=${file(name)}`,
-    ],
-  });
   let jumps = 0;
-  const shift = async (name: string, hours: number): Promise<void> => {
+  const shift = async (nodes: Nodes, name: string, hours: number): Promise<void> => {
     // No two the same, so that what is said is said of this one.
     const ms = hours * HOUR_MS + ++jumps;
     writeFileSync(file(name), String(ms));
@@ -48,37 +30,42 @@ test('nothing acknowledged is lost when clocks jump', { timeout: 120_000 }, asyn
   const jump = (what: string, who: (round: Round) => string, hours: number): OwnFault => ({
     what,
     async breaks(round) {
-      const { leader, progress } = round;
+      const { nodes, leader, progress } = round;
       for (const by of [hours, 0]) {
-        await shift(who(round), by);
+        await shift(nodes, who(round), by);
         await progress(LONG);
         assert.equal(nodes.leader, leader);
         assert.equal(nodes.inSync.length, 3);
       }
     },
   });
-  const result = await new ClusterRounds({
-    random,
-    nodes,
-    etcd,
-    isLight: true,
-    faults: random.shuffle([
+  await runFaults(
+    context,
+    [
       jump('the clock of the leader jumps ahead', ({ leader }) => leader, 1),
       jump('the clock of the leader jumps back', ({ leader }) => leader, -1),
       jump('the clock of a member jumps ahead', ({ members }) => members[0], 1),
       jump('the clock of a member jumps back', ({ members }) => members[0], -1),
       {
         what: 'the clock is an hour ahead, and another one leads whose clock is not',
-        async breaks({ leader, progress }) {
-          await shift(leader, 1);
+        async breaks({ nodes, leader, progress }) {
+          await shift(nodes, leader, 1);
           await progress();
           await nodes.kill(leader);
           await progress();
           await nodes.start(leader);
         },
       },
-    ]),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
+    ],
+    {
+      folder,
+      // What was kept is an hour old at once: it may only go where no session needs it.
+      settings: ['cluster.leaseSeconds=1', 'log.segmentBytes=524288', 'log.retentionHours=1'],
+      underOf: (name) => [
+        'env',
+        `NODE_OPTIONS=--import=${new URL('shifted-clock.mjs', import.meta.url).href}`,
+        `SHIFTED_CLOCK=${file(name)}`,
+      ],
+    },
+  );
 });

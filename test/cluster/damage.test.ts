@@ -10,12 +10,11 @@ import { promisify } from 'node:util';
 import { BATCH_HEADER_BYTES, BATCH_MAGIC, BatchAt } from '../../src/log/batch-format.js';
 import { readCommitted } from '../../src/log/membership.js';
 import { GOMQ, killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { hasKey, startEtcd } from './etcd-process.js';
 import { Nodes } from './nodes.js';
 import { PlainClient } from './plain-client.js';
-import { ClusterRounds, type OwnFault } from './rounds.js';
+import { type OwnFault, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -184,23 +183,10 @@ async function fill(nodes: Nodes, leader: string): Promise<void> {
   client.close();
 }
 
-test('nothing acknowledged is lost when bits flip', { timeout: 120_000 }, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
-  const etcd = await startEtcd(context);
-  const nodes = new Nodes({
-    etcd: etcd.endpoint,
-    folder: temporaryFolder(),
-    names: ['a', 'b', 'c'],
-    settings: SETTINGS,
-  });
-  const result = await new ClusterRounds({
-    random,
-    nodes,
-    etcd,
-    isLight: true,
-    faults: random.shuffle([
+test('nothing acknowledged is lost when bits flip', { timeout: 120_000 }, (context) =>
+  runFaults(
+    context,
+    [
       atMember(LAST_BATCH),
       atMember(MIDDLE),
       atMember(BESIDE),
@@ -208,11 +194,10 @@ test('nothing acknowledged is lost when bits flip', { timeout: 120_000 }, async 
       atLeader(MIDDLE, false),
       atLeader(BESIDE, true),
       EVERYWHERE,
-    ]),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
-});
+    ],
+    { settings: SETTINGS },
+  ),
+);
 
 // ---- what nobody looks at when a node starts ----------------------------------------------------------------------------------------------
 

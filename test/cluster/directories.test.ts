@@ -4,11 +4,9 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
-import { hasKey, startEtcd } from './etcd-process.js';
-import { Nodes } from './nodes.js';
-import { ClusterRounds, type OwnFault, type Round } from './rounds.js';
+import { hasKey } from './etcd-process.js';
+import { type OwnFault, type Round, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -92,33 +90,19 @@ const ALL_BUT_ONE_EMPTIED: OwnFault = {
 test('nothing acknowledged is lost, whichever directories come back', {
   timeout: 120_000,
 }, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
-  const etcd = await startEtcd(context);
   const folder = temporaryFolder();
-  const nodes = new Nodes({
-    etcd: etcd.endpoint,
-    folder,
-    names: ['a', 'b', 'c'],
-    settings: ['cluster.leaseSeconds=1', 'log.segmentBytes=262144'],
-  });
   const locked = /is held by process \d+/;
   const namesake = /another node called '[abc]' is in the cluster/;
-  const result = await new ClusterRounds({
-    random,
-    nodes,
-    etcd,
-    isLight: true,
-    faults: random.shuffle([
+  await runFaults(
+    context,
+    [
       ...ORDERS.map(leftAlone),
       isKilledAndEmptied('the directory of the leader is emptied', isLeader),
       ALL_BUT_ONE_EMPTIED,
       isDoubled('a second process on the directory of the leader', isLeader, locked),
       isDoubled('a second process on the directory of a member', isMember, locked),
       isDoubled('a second node with the name of the leader', isLeader, namesake, join(folder, 'x')),
-    ]),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
+    ],
+    { folder, settings: ['cluster.leaseSeconds=1', 'log.segmentBytes=262144'] },
+  );
 });

@@ -4,12 +4,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
 import { attachSkip, failFromNowOn } from '../faults/failing-disks.js';
-import { temporaryFolder } from '../support/temporary-folder.js';
-import { startEtcd } from './etcd-process.js';
-import { Nodes } from './nodes.js';
-import { ClusterRounds, type OwnFault, type Round } from './rounds.js';
+import { type OwnFault, type Round, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -41,32 +37,17 @@ const member = ({ members }: Round) => members[0];
 const NOT_SYNCED = /"level":"error".*fdatasync of .*\.log failed: EIO/;
 const NO_ROOM = /"level":"error".*write of .*\.log failed: ENOSPC/;
 
-test('nothing acknowledged is lost when disks fail', {
-  skip: attachSkip(),
-  timeout: 120_000,
-}, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
-  const etcd = await startEtcd(context);
-  const nodes = new Nodes({
-    etcd: etcd.endpoint,
-    folder: temporaryFolder(),
-    names: ['a', 'b', 'c'],
-    settings: ['cluster.leaseSeconds=1'],
-  });
-  const result = await new ClusterRounds({
-    random,
-    nodes,
-    etcd,
-    isLight: true,
-    faults: random.shuffle([
+test(
+  'nothing acknowledged is lost when disks fail',
+  {
+    skip: attachSkip(),
+    timeout: 120_000,
+  },
+  (context) =>
+    runFaults(context, [
       fails('fdatasync fails at the leader', leader, 'fdatasync:error=EIO:when=7', NOT_SYNCED),
       fails('fdatasync fails at a member', member, 'fdatasync:error=EIO:when=7', NOT_SYNCED),
       fails('no write finds room at the leader', leader, 'pwrite64:error=ENOSPC:when=7+', NO_ROOM),
       fails('no write finds room at a member', member, 'pwrite64:error=ENOSPC:when=7+', NO_ROOM),
     ]),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
-});
+);

@@ -5,11 +5,9 @@ import { after, test } from 'node:test';
 import type { EtcdProcess } from '../../scripts/etcd.js';
 import type { ClusterState } from '../../src/cluster/coordinator.js';
 import { killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
-import { temporaryFolder } from '../support/temporary-folder.js';
-import { startEtcd } from './etcd-process.js';
-import { Nodes } from './nodes.js';
-import { ClusterRounds, type OwnFault } from './rounds.js';
+import { storedUnder } from './etcd-process.js';
+import type { Nodes } from './nodes.js';
+import { type OwnFault, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -79,33 +77,13 @@ const FAULTS: readonly OwnFault[] = [
   },
 ];
 
-test('nothing acknowledged is lost when etcd forgets', { timeout: 120_000 }, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
-  const etcd = await startEtcd(context);
-  const nodes = new Nodes({
-    etcd: etcd.endpoint,
-    folder: temporaryFolder(),
-    names: ['a', 'b', 'c'],
-    settings: ['cluster.leaseSeconds=1'],
-  });
-  const result = await new ClusterRounds({
-    random,
-    nodes,
-    etcd,
-    isLight: true,
-    faults: random.shuffle(FAULTS),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
-});
+test('nothing acknowledged is lost when etcd forgets', { timeout: 120_000 }, (context) =>
+  runFaults(context, FAULTS),
+);
 
 async function stateOf(etcd: EtcdProcess): Promise<ClusterState | undefined> {
-  const key = Buffer.from('/gomq/gomq/state').toString('base64');
-  const answer = await etcd.ask('kv/range', { key });
-  const [found] = (answer.kvs as { value: string }[] | undefined) ?? [];
-  return found && (JSON.parse(Buffer.from(found.value, 'base64').toString()) as ClusterState);
+  const value = await storedUnder(etcd, 'state');
+  return value === undefined ? undefined : (JSON.parse(value) as ClusterState);
 }
 
 /** It is the cluster that was there, and no earlier. */

@@ -26,8 +26,14 @@ export async function startEtcd(t: TestContext): Promise<EtcdProcess> {
   return etcd;
 }
 
-/** Whether there is a key of the cluster of the tests: `leader`, for one. */
-export async function hasKey(etcd: EtcdProcess, name: string): Promise<boolean> {
+/** What stands under a key of the cluster of the tests: `leader`, for one. */
+export async function storedUnder(etcd: EtcdProcess, name: string): Promise<string | undefined> {
   const key = Buffer.from(`/gomq/gomq/${name}`).toString('base64');
-  return Number((await etcd.ask('kv/range', { key })).count ?? 0) > 0;
+  const answer = await etcd.ask('kv/range', { key });
+  const [found] = (answer.kvs as { value: string }[] | undefined) ?? [];
+  return found && Buffer.from(found.value, 'base64').toString();
+}
+
+export async function hasKey(etcd: EtcdProcess, name: string): Promise<boolean> {
+  return (await storedUnder(etcd, name)) !== undefined;
 }

@@ -3,12 +3,9 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { killAllBrokers } from '../crash/broker-process.js';
-import { Random, seedOf } from '../crash/random.js';
-import { temporaryFolder } from '../support/temporary-folder.js';
 import { CuttableLink, type Direction } from './cuttable-link.js';
 import { hasKey, startEtcd } from './etcd-process.js';
-import { Nodes } from './nodes.js';
-import { ClusterRounds, type OwnFault } from './rounds.js';
+import { type OwnFault, runFaults } from './rounds.js';
 
 after(killAllBrokers);
 
@@ -96,9 +93,6 @@ function faults(peers: Links, etcds: Links): OwnFault[] {
 }
 
 test('nothing acknowledged is lost, whichever links are cut', { timeout: 120_000 }, async (context) => {
-  const seed = seedOf(process.env);
-  context.diagnostic(`SEED=${seed}`);
-  const random = new Random(seed);
   const etcd = await startEtcd(context);
   const peers = new Map<string, CuttableLink>();
   const etcds = new Map<string, CuttableLink>();
@@ -107,23 +101,17 @@ test('nothing acknowledged is lost, whichever links are cut', { timeout: 120_000
     peers.set(name, await CuttableLink.open());
     etcds.set(name, await CuttableLink.open(Number(new URL(etcd.endpoint).port)));
   }
-  const nodes = new Nodes({
-    etcd: (name) => `http://127.0.0.1:${etcds.get(name)!.port}`,
-    folder: temporaryFolder(),
-    names: NAMES,
-    settings: ['cluster.leaseSeconds=1'],
-    settingsOf(name) {
-      const { host, port } = peers.get(name)!;
-      return [`cluster.peer=127.0.0.1:${port}`, `cluster.advertise=${host}`];
+  await runFaults(
+    context,
+    faults(peers, etcds),
+    {
+      etcd: (name) => `http://127.0.0.1:${etcds.get(name)!.port}`,
+      names: NAMES,
+      settingsOf(name) {
+        const { host, port } = peers.get(name)!;
+        return [`cluster.peer=127.0.0.1:${port}`, `cluster.advertise=${host}`];
+      },
     },
-  });
-  const result = await new ClusterRounds({
-    random,
-    nodes,
     etcd,
-    isLight: true,
-    faults: random.shuffle(faults(peers, etcds)),
-    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
-  }).run();
-  context.diagnostic(JSON.stringify(result));
+  );
 });

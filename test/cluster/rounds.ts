@@ -1,11 +1,14 @@
 // Rounds of load and faults on a whole cluster: publishers and subscribers that go to any broker, something that breaks in each round and is mended
 // again; at the end everything is drained and the ledger is closed. The schedule comes from a seed, and the timing from the machine.
+import type { TestContext } from 'node:test';
 import type { EtcdProcess } from '../../scripts/etcd.js';
 import { Ledger } from '../crash/ledger.js';
 import { Publisher } from '../crash/publisher.js';
-import type { Random } from '../crash/random.js';
+import { Random, seedOf } from '../crash/random.js';
 import { Subscriber } from '../crash/subscriber.js';
-import type { Nodes } from './nodes.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+import { startEtcd } from './etcd-process.js';
+import { Nodes, type NodesOptions } from './nodes.js';
 
 export const FAULTS = [
   'kill the leader',
@@ -57,6 +60,34 @@ export interface ClusterRoundsResult {
   again: number;
   /** The longest time without any acknowledgement or delivery. */
   gapMs: number;
+}
+
+/** Each of the faults once, in an order that is drawn, on a cluster of three of its own under a light load. */
+export async function runFaults(
+  context: TestContext,
+  faults: readonly OwnFault[],
+  options: Partial<NodesOptions> = {},
+  etcd?: EtcdProcess,
+): Promise<void> {
+  const seed = seedOf(process.env);
+  context.diagnostic(`SEED=${seed}`);
+  const random = new Random(seed);
+  const judge = etcd ?? (await startEtcd(context));
+  const result = await new ClusterRounds({
+    random,
+    etcd: judge,
+    nodes: new Nodes({
+      etcd: judge.endpoint,
+      folder: temporaryFolder(),
+      names: ['a', 'b', 'c'],
+      settings: ['cluster.leaseSeconds=1'],
+      ...options,
+    }),
+    isLight: true,
+    faults: random.shuffle(faults),
+    onRound: (round, fault) => context.diagnostic(`${round + 1}: ${fault}`),
+  }).run();
+  context.diagnostic(JSON.stringify(result));
 }
 
 /** Nothing comes for so long: it is lost, or hangs. */
