@@ -185,6 +185,14 @@ class Bench {
   }
 }
 
+const SNAPSHOT_BEGINS: FrameToMember = {
+  type: 'snapshotBegin',
+  epoch: 2,
+  endOffset: 10,
+  bytes: 3,
+  history: [{ epoch: 2, start: 0 }],
+};
+
 function memberKey(node: string, incarnation: string, peer: string): MemberKey {
   return {
     node,
@@ -314,13 +322,7 @@ test('a snapshot that cannot be written is given up, and asked for again', async
     onPosition: (link) => {
       // A folder stands where the file is to be.
       for (let i = 1; i < 9; i++) mkdirSync(join(made.folder, incomingName(i)), { recursive: true });
-      link.send({
-        type: 'snapshotBegin',
-        epoch: 2,
-        endOffset: 10,
-        bytes: 3,
-        history: [{ epoch: 2, start: 0 }],
-      });
+      link.send(SNAPSHOT_BEGINS);
       link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.from('abc') });
     },
   });
@@ -363,13 +365,7 @@ test('a node that has more than the leader has committed ends, says why, and kee
 test('a node that is in sync gives nothing up for a snapshot, until it sees that it is not any more', async (context) => {
   const made = await bench(context, {
     onPosition: (link) => {
-      link.send({
-        type: 'snapshotBegin',
-        epoch: 2,
-        endOffset: 10,
-        bytes: 3,
-        history: [{ epoch: 2, start: 0 }],
-      });
+      link.send(SNAPSHOT_BEGINS);
     },
   });
   await until(() => made.links.length > 2, 'the node to dial again');
