@@ -35,7 +35,10 @@ export const silentLogger: Logger = {
   child: () => silentLogger,
 };
 
-/** Writes to stderr unless a sink is given. Lines leave in the background; what is left is flushed when the process exits. */
+/**
+ * Writes to stderr unless a sink is given. Lines leave in the background; what is left is flushed when the process exits. The write that
+ * is on its way at that moment ends by itself, so its lines may come after the ones flushed: `time` has the order.
+ */
 export function createLogger(settings: Config['logger'], sink?: LogSink): Logger {
   const raw = sink ?? pino.destination({ fd: STDERR, sync: false, maxLength: STDERR_BUFFER_BYTES_MAX });
   const isPretty =
