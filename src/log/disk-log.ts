@@ -33,7 +33,7 @@ import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
 import { encodeIndex, type IndexSummary, type SegmentIndex } from './segment-index.js';
 import type { FsyncPolicy, KeptBatch, SealedBatch } from './segment-writer.js';
 import { Segments } from './segments.js';
-import { STAGING_BYTES } from './staging.js';
+import { STAGED_BATCHES_MAX, STAGING_BYTES } from './staging.js';
 import { InlineWriter, type WriterEvents, type WriterLink, WriterThread } from './writer-thread.js';
 import { loadZstd, type Zstd } from './zstd.js';
 
@@ -455,18 +455,12 @@ export class DiskLog implements Log, ReadableLog {
     let count = 0;
     for (const { payload } of this.#queue) {
       bytes += payload.length;
-      if (count > 0 && bytes > STAGING_BYTES) break;
+      if (count > 0 && (bytes > STAGING_BYTES || count === STAGED_BATCHES_MAX)) break;
       count++;
     }
     this.#inFlight = this.#queue.splice(0, count);
     const isMirrored = this.#mirrorListener !== undefined && !this.#mirrorNow(bytes);
-    this.#writer.send({
-      kind: 'write',
-      isMirrored,
-      batches: this.#inFlight.map(
-        ({ topics: _, uncompressedBytes: __, uncommittedBytes: ___, ...batch }) => batch,
-      ),
-    });
+    this.#writer.send({ kind: 'write', isMirrored, batches: this.#inFlight });
   }
 
   /**

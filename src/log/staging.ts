@@ -1,32 +1,127 @@
-// The way of payloads to the thread that writes: one buffer that both threads see, used by one request at a time. Memory that is shared for
-// good is not seen by the garbage collector of either side, so the batches themselves lie elsewhere and are copied through here.
-import type { SealedBatch } from './segment-writer.js';
+// The way of a write request to the thread that writes, and of its answer: memory that both threads see, used by one request at a time. Payloads lie in
+// one part of it and what is said about batches in the other, as numbers: a message of objects is copied property by property on both sides, which took a
+// publisher that waits for each message as long as the whole write (ADR 8). Memory that is shared for good is not seen by the garbage collector of either
+// side, so the batches themselves lie elsewhere and are copied through here.
+import { assert } from '../core/assert.js';
+import type { KeptBatch, SealedBatch } from './segment-writer.js';
 
 /** Bytes of payloads in one request, but for a batch that is larger by itself. */
 export const STAGING_BYTES = 4 * 1024 * 1024;
+/** Batches in one request. */
+export const STAGED_BATCHES_MAX = 256;
+/** baseOffset, recordCount, flags, epoch, timestampMs, isEncoded, length of the payload */
+const REQUEST_NUMBERS = 7;
+/** segmentBase, position, storedBytes, flags */
+const ANSWER_NUMBERS = 4;
 
-/** A batch whose payload is [start, end) of the staging buffer, or comes along where it does not fit. */
-export interface BatchAnnouncement extends Omit<SealedBatch, 'payload'> {
-  readonly start: number;
-  readonly end: number;
-  readonly payload: Uint8Array | undefined;
+/** Where in `signal` is what. */
+export const Signal = {
+  /** Counts requests of all kinds, so that none is slept through. */
+  Requests: 0,
+  /** Batches of the request that is staged; 0 for none. */
+  Staged: 1,
+  IsMirrored: 2,
+  /** How many requests were sent as messages before it: they come first. */
+  Posted: 3,
+} as const;
+
+/** What the threads share; it can be sent to one. */
+export interface StagingMemory {
+  readonly signal: SharedArrayBuffer;
+  readonly payloads: SharedArrayBuffer;
+  readonly request: SharedArrayBuffer;
+  readonly answer: SharedArrayBuffer;
 }
 
-/** Puts batches, which together do not exceed STAGING_BYTES unless there is but one, where the thread finds them. */
-export function stageBatches(staging: Uint8Array, batches: readonly SealedBatch[]): BatchAnnouncement[] {
-  let at = 0;
-  return batches.map(({ payload, ...rest }) => {
-    if (payload.length > staging.length) return { ...rest, start: 0, end: 0, payload };
-    const start = at;
-    staging.set(payload, start);
-    at = start + payload.length;
-    return { ...rest, start, end: at, payload: undefined };
-  });
+export function allocateStaging(): StagingMemory {
+  const doubles = (count: number) => new SharedArrayBuffer(count * Float64Array.BYTES_PER_ELEMENT);
+  return {
+    signal: new SharedArrayBuffer(Object.keys(Signal).length * Int32Array.BYTES_PER_ELEMENT),
+    payloads: new SharedArrayBuffer(STAGING_BYTES),
+    request: doubles(STAGED_BATCHES_MAX * REQUEST_NUMBERS),
+    answer: doubles(STAGED_BATCHES_MAX * ANSWER_NUMBERS),
+  };
 }
 
-export function takeBatches(staging: Uint8Array, announced: readonly BatchAnnouncement[]): SealedBatch[] {
-  return announced.map(({ start, end, payload, ...rest }) => ({
-    ...rest,
-    payload: payload ?? staging.subarray(start, end),
-  }));
+/** One thread's view of what they share. Whoever has put something there tells the other, by means that order memory. */
+export class Staging {
+  readonly signal: Int32Array;
+  readonly #payloads: Uint8Array;
+  readonly #request: Float64Array;
+  readonly #answer: Float64Array;
+
+  constructor({ signal, payloads, request, answer }: StagingMemory) {
+    this.signal = new Int32Array(signal);
+    this.#payloads = new Uint8Array(payloads);
+    this.#request = new Float64Array(request);
+    this.#answer = new Float64Array(answer);
+  }
+
+  /** Answers false where the batches have no room. */
+  putRequest(batches: readonly SealedBatch[]): boolean {
+    assert(batches.length <= STAGED_BATCHES_MAX, `${batches.length} batches in one request`);
+    const numbers = this.#request;
+    let start = 0;
+    let at = 0;
+    for (const { baseOffset, recordCount, flags, epoch, timestampMs, isEncoded, payload } of batches) {
+      if (start + payload.length > STAGING_BYTES) return false;
+      this.#payloads.set(payload, start);
+      start += payload.length;
+      numbers[at++] = baseOffset;
+      numbers[at++] = recordCount;
+      numbers[at++] = flags;
+      numbers[at++] = epoch;
+      numbers[at++] = timestampMs;
+      numbers[at++] = isEncoded ? 1 : 0;
+      numbers[at++] = payload.length;
+    }
+    return true;
+  }
+
+  /** The batches of a request; their payloads are good until it is answered. */
+  takeRequest(count: number): SealedBatch[] {
+    const numbers = this.#request;
+    const batches: SealedBatch[] = [];
+    let start = 0;
+    for (let at = 0; batches.length < count; at += REQUEST_NUMBERS) {
+      const end = start + numbers[at + 6]!;
+      batches.push({
+        baseOffset: numbers[at]!,
+        recordCount: numbers[at + 1]!,
+        flags: numbers[at + 2]!,
+        epoch: numbers[at + 3]!,
+        timestampMs: numbers[at + 4]!,
+        isEncoded: numbers[at + 5] === 1,
+        payload: this.#payloads.subarray(start, end),
+      });
+      start = end;
+    }
+    return batches;
+  }
+
+  /** @param kept one for each batch of a request that was put here */
+  putAnswer(kept: readonly KeptBatch[]): void {
+    const numbers = this.#answer;
+    let at = 0;
+    for (const { segmentBase, position, storedBytes, flags } of kept) {
+      numbers[at++] = segmentBase;
+      numbers[at++] = position;
+      numbers[at++] = storedBytes;
+      numbers[at++] = flags;
+    }
+  }
+
+  takeAnswer(count: number): KeptBatch[] {
+    const numbers = this.#answer;
+    const kept: KeptBatch[] = [];
+    for (let at = 0; kept.length < count; at += ANSWER_NUMBERS) {
+      kept.push({
+        segmentBase: numbers[at]!,
+        position: numbers[at + 1]!,
+        storedBytes: numbers[at + 2]!,
+        flags: numbers[at + 3]!,
+      });
+    }
+    return kept;
+  }
 }

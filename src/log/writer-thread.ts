@@ -4,8 +4,8 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, type Worker } f
 import { startWorker } from '../core/worker.js';
 import type { Disk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
-import { STAGING_BYTES, stageBatches } from './staging.js';
-import type { WorkerData, WorkerRequest } from './writer-worker.js';
+import { allocateStaging, Signal, Staging } from './staging.js';
+import type { WorkerAnswer, WorkerData } from './writer-worker.js';
 import type { Zstd } from './zstd.js';
 
 export interface WriterEvents {
@@ -15,7 +15,7 @@ export interface WriterEvents {
 }
 
 export interface WriterLink {
-  /** Of write requests, one at a time. */
+  /** Of write requests, one at a time; of no more batches than STAGED_BATCHES_MAX and STAGING_BYTES, unless it is one that is larger by itself. */
   send(request: WriterRequest): void;
   /** Resolves when nothing of the writer is left: it was told to close, or died. */
   ended(): Promise<void>;
@@ -24,21 +24,29 @@ export interface WriterLink {
 export class WriterThread implements WriterLink {
   readonly #worker: Worker;
   readonly #port: MessagePort;
-  readonly #signal = new Int32Array(new SharedArrayBuffer(4));
-  readonly #staging = new Uint8Array(new SharedArrayBuffer(STAGING_BYTES));
+  readonly #staging: Staging;
+  /** Requests that were sent as messages, modulo 2^32. */
+  #posted = 0;
   readonly #exit: Promise<void>;
 
   constructor(settings: WriterSettings, events: WriterEvents) {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    const workerData: WorkerData = { settings, port: port2, signal: this.#signal, staging: this.#staging };
+    const memory = allocateStaging();
+    const staging = new Staging(memory);
+    this.#staging = staging;
+    const workerData: WorkerData = { settings, port: port2, staging: memory };
     this.#worker = startWorker(new URL('./writer-worker.js', import.meta.url), {
       name: 'gomq log',
       workerData,
       transferList: [workerData.port],
     });
     let isClosed = false;
-    const onAnswer = (answer: WriterAnswer): void => {
+    const onAnswer = (answer: WorkerAnswer): void => {
+      if (typeof answer === 'number') {
+        events.onAnswer({ kind: 'written', kept: staging.takeAnswer(answer) });
+        return;
+      }
       isClosed ||= answer.kind === 'closed';
       events.onAnswer(answer);
     };
@@ -48,7 +56,7 @@ export class WriterThread implements WriterLink {
       this.#worker.on('exit', (code) => {
         // The news of the end may overtake what the thread said last.
         for (let last = receiveMessageOnPort(port1); last !== undefined; last = receiveMessageOnPort(port1)) {
-          onAnswer((last as { message: WriterAnswer }).message);
+          onAnswer((last as { message: WorkerAnswer }).message);
         }
         port1.close();
         if (!isClosed) events.onDeath(new Error(`the thread ended with code ${code}`));
@@ -58,18 +66,33 @@ export class WriterThread implements WriterLink {
   }
 
   send(request: WriterRequest): void {
-    const message: WorkerRequest =
-      request.kind === 'write'
-        ? { ...request, batches: stageBatches(this.#staging, request.batches) }
-        : request;
-    this.#port.postMessage(message);
-    Atomics.add(this.#signal, 0, 1);
-    Atomics.notify(this.#signal, 0);
+    const { signal } = this.#staging;
+    if (request.kind === 'write' && this.#staging.putRequest(request.batches)) {
+      signal[Signal.IsMirrored] = request.isMirrored ? 1 : 0;
+      signal[Signal.Posted] = this.#posted;
+      Atomics.store(signal, Signal.Staged, request.batches.length);
+    } else {
+      this.#posted = (this.#posted + 1) | 0;
+      this.#port.postMessage(sendable(request));
+    }
+    Atomics.add(signal, Signal.Requests, 1);
+    Atomics.notify(signal, Signal.Requests);
   }
 
   ended(): Promise<void> {
     return this.#exit;
   }
+}
+
+/** Without what the sender knows of its batches besides. */
+function sendable(request: WriterRequest): WriterRequest {
+  if (request.kind !== 'write') return request;
+  const batches = request.batches.map(
+    ({ baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded }) => ({
+      ...{ baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded },
+    }),
+  );
+  return { ...request, batches };
 }
 
 /** Answers as late as a thread would: never while it is being asked. */

@@ -3,46 +3,62 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { nodeDisk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
-import { type BatchAnnouncement, takeBatches } from './staging.js';
+import { Signal, Staging, type StagingMemory } from './staging.js';
 import { loadZstd, type Zstd } from './zstd.js';
 
 export interface WorkerData {
   readonly settings: WriterSettings;
   readonly port: MessagePort;
-  /** Counts requests, so that none is slept through. */
-  readonly signal: Int32Array;
-  /** Where the payloads are. */
-  readonly staging: Uint8Array;
+  readonly staging: StagingMemory;
 }
 
-/** As they come through the port: payloads lie in the staging buffer. */
-export type WorkerRequest =
-  | Exclude<WriterRequest, { kind: 'write' }>
-  | { readonly kind: 'write'; readonly batches: readonly BatchAnnouncement[]; readonly isMirrored: boolean };
+/** A number: so many batches are kept, as `takeAnswer` says. */
+export type WorkerAnswer = WriterAnswer | number;
 
 /** Atomics.wait takes no more than this for granted. */
 const WAIT_MS_MAX = 60_000;
 
-function run({ settings, port, signal, staging }: WorkerData, zstd: Zstd): void {
+function run({ settings, port, staging: memory }: WorkerData, zstd: Zstd): void {
+  const staging = new Staging(memory);
+  const { signal } = staging;
   let isClosed = false;
+  /** The request that is being handled was staged: so is its answer. */
+  let isStaged = false;
+  /** Requests that came as messages, modulo 2^32. */
+  let posted = 0;
+
   const answer = (one: WriterAnswer): void => {
     isClosed ||= one.kind === 'closed';
+    if (one.kind === 'written' && isStaged) {
+      staging.putAnswer(one.kept);
+      port.postMessage(one.kept.length);
+      return;
+    }
     // What is large moves, it is not copied.
     port.postMessage(one, one.kind === 'encoded' ? [one.bytes.buffer] : []);
   };
+
+  /** In the order they were sent in. */
+  const nextRequest = (): WriterRequest | undefined => {
+    const count = Atomics.load(signal, Signal.Staged);
+    isStaged = count > 0 && signal[Signal.Posted] === posted;
+    if (isStaged) {
+      Atomics.store(signal, Signal.Staged, 0);
+      const isMirrored = signal[Signal.IsMirrored] === 1;
+      return { kind: 'write', isMirrored, batches: staging.takeRequest(count) };
+    }
+    const received = receiveMessageOnPort(port) as { message: WriterRequest } | undefined;
+    if (received !== undefined) posted = (posted + 1) | 0;
+    return received?.message;
+  };
+
   const writer = new LogWriter(settings, nodeDisk, zstd, () => performance.now(), answer);
   while (!isClosed) {
-    const seen = Atomics.load(signal, 0);
-    const received = receiveMessageOnPort(port) as { message: WorkerRequest } | undefined;
-    if (received === undefined) {
-      const waitMs = Math.min(writer.rest(), WAIT_MS_MAX);
-      Atomics.wait(signal, 0, seen, waitMs);
-      continue;
-    }
-    const { message } = received;
-    if (message.kind === 'write')
-      writer.handle({ ...message, batches: takeBatches(staging, message.batches) });
-    else writer.handle(message);
+    const seen = Atomics.load(signal, Signal.Requests);
+    const request = nextRequest();
+    if (request === undefined)
+      Atomics.wait(signal, Signal.Requests, seen, Math.min(writer.rest(), WAIT_MS_MAX));
+    else writer.handle(request);
   }
   port.close();
 }
