@@ -11,8 +11,11 @@ import type { LocalLog } from './local-log.js';
 
 const DIAL_MS = 1000;
 const DIAL_AGAIN_MS = 50;
-/** After links that broke before the log could follow; each doubles the time, up to this. */
-const DIAL_AGAIN_MS_MAX = 2000;
+/** After a link broke: a process that is ending may still have taken the knock at its door. */
+const LINK_AGAIN_MS = 10;
+/** Each link that broke before the log could follow makes it so much longer, up to the maximum. */
+const LINK_AGAIN_FACTOR = 4;
+const LINK_AGAIN_MS_MAX = 2000;
 const PROBE_MS = 300;
 
 export interface FollowerOptions {
@@ -54,7 +57,7 @@ export class Follower {
   readonly #options: FollowerOptions;
   readonly #abort = new AbortController();
   #receiver: ReplicaReceiver | undefined = undefined;
-  #againMs = DIAL_AGAIN_MS;
+  #againMs = LINK_AGAIN_MS;
   #isOver = false;
 
   constructor(options: FollowerOptions) {
@@ -136,7 +139,7 @@ export class Follower {
           if (!(error instanceof GomqError)) throw error;
           throw new GomqError('PEER_PROTOCOL', `cannot note the epochs of the leader: ${error.message}`);
         }
-        this.#againMs = DIAL_AGAIN_MS;
+        this.#againMs = LINK_AGAIN_MS;
         logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
         options.onChange();
       },
@@ -172,7 +175,7 @@ export class Follower {
     const address = dialing()?.address;
     // What failed a moment ago is not tried again without end: it may be a whole snapshot, for which there is no room.
     const againMs = this.#againMs;
-    this.#againMs = Math.min(2 * againMs, DIAL_AGAIN_MS_MAX);
+    this.#againMs = Math.min(LINK_AGAIN_FACTOR * againMs, LINK_AGAIN_MS_MAX);
     const again = async (): Promise<void> => {
       if (address !== undefined) await this.#probe(address);
       await rest(againMs);
