@@ -200,18 +200,40 @@ export class LocalLog {
     await storage?.close();
   }
 
-  /** Begins with the log and the state as they are on disk; `cut` takes off the end of the log first. */
-  async reopen(cut?: number): Promise<void> {
-    const { directory, openStorage, logger } = this.#options;
+  /** Begins with the log and the state as they are on disk. */
+  async reopen(): Promise<void> {
+    await this.#reopen(() => undefined);
+  }
+
+  /**
+   * Takes off the end of the log of a member what its leader has not. Nothing of that is committed, so nothing of it is in the state, which goes on. Where
+   * it reaches into an earlier segment all is opened anew.
+   */
+  async cut(end: number): Promise<void> {
+    const { directory, logger } = this.#options;
+    const storage = this.#storage;
+    assert(storage !== undefined, 'a log that is open');
+    const { log, replica } = storage;
+    await log.settled();
+    let bytesCut = await log.cut(end);
+    if (bytesCut !== undefined) {
+      replica!.cut(end);
+      this.#history.cut(end);
+    } else {
+      await this.#reopen(() => {
+        bytesCut = cutLog(nodeDisk, directory.path, end);
+      });
+    }
+    logger.warn('took off the end of the log what the leader has not', { end, bytesCut });
+  }
+
+  async #reopen(change: () => void): Promise<void> {
+    const { openStorage } = this.#options;
     const storage = this.#storage;
     assert(storage !== undefined, 'a log that is open');
     const committed = storage.log.highWatermark;
     await this.close();
-    if (cut !== undefined) {
-      assert(cut >= committed, `the log is cut at ${cut}, and committed up to ${committed}`);
-      const bytesCut = cutLog(nodeDisk, directory.path, cut);
-      logger.warn('took off the end of the log what the leader has not', { cut, bytesCut });
-    }
+    change();
     const opened = await openStorage(committed, () => this.#suspect());
     if (opened.log.endOffset < committed) this.#suspect();
     this.#take(opened);

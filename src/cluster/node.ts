@@ -452,7 +452,7 @@ export class ClusterNode {
       case 'stand-down':
         logger.warn(`stands down as the leader: ${effect.why}`, { cluster });
         this.#endLeadership();
-        this.#do(() => this.#reopen());
+        this.#do(() => this.#change((local) => local.reopen()));
         break;
       case 'warn':
         logger.warn(effect.message, { cluster });
@@ -526,10 +526,10 @@ export class ClusterNode {
 
   // ---- the log ----------------------------------------------------------------------------------------------------------------------
 
-  /** Begins with the log and the state as they are on disk; `cut` takes off its end first. */
-  async #reopen(cut?: number): Promise<void> {
+  /** Does something to a log that is open, and tells of what it is then. */
+  async #change(work: (local: LocalLog) => Promise<void>): Promise<void> {
     if (this.#local.storage === undefined || this.#isDamaged || this.#isStopping) return;
-    await this.#local.reopen(cut);
+    await work(this.#local);
     this.#tellOpened();
   }
 
@@ -756,7 +756,7 @@ export class ClusterNode {
       onCaughtUp: () => this.#clearSuspicion(),
       onLost: () => this.#stopGrowing(),
       onGone: () => this.#run(() => this.#election.onLeaderGone(leader)),
-      onCut: (cut) => goOnAfter(() => this.#reopen(cut)),
+      onCut: (cut) => goOnAfter(() => this.#change((local) => local.cut(cut))),
       onSnapshot: (snapshot, starts) => goOnAfter(() => this.#install(snapshot, starts)),
       onDiverged: (why) => this.onDamaged(why),
       onAhead: (why) => this.#onAhead(why),

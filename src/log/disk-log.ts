@@ -160,6 +160,8 @@ export class DiskLog implements Log, ReadableLog {
   #failure: GomqError | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #isClosed = false;
+  /** Waits for the writer to have cut the segment it writes to. */
+  #cutting: { resolve(): void; reject(error: GomqError): void } | undefined = undefined;
   /** Called when all is committed, or never will be. */
   #onDrained: (() => void) | undefined = undefined;
   #settling: (() => void)[] = [];
@@ -376,6 +378,52 @@ export class DiskLog implements Log, ReadableLog {
     this.cache.trim(to);
   }
 
+  /**
+   * Takes off the records from `end` on, for good when this resolves: none of them is committed, all are kept, and all came as batches. It is where one
+   * of these begins, or the log ends.
+   * @returns how many bytes went; undefined where `end` is in a segment before the last: nothing has changed then, and cutLog does it in a log that is closed
+   * @throws {GomqError} DISK_FAILED, DATA_DAMAGED
+   */
+  async cut(end: number): Promise<number | undefined> {
+    assert(!this.#isAlone && this.#run.count === 0, 'the log of a member, which gets batches');
+    assert(this.#keptOffset === this.endOffset && this.#cutting === undefined, 'nothing is on its way');
+    assert(end >= this.#highWatermark, `cut at ${end}, and committed up to ${this.#highWatermark}`);
+    const { active } = this.segments;
+    if (end < active.baseOffset) return undefined;
+    const batch = end === this.endOffset ? active.batchCount : active.batchOf(end);
+    assert(active.base(batch) === end, `the log is cut at ${end}, where no batch begins`);
+    const bytes = active.storedBytes;
+    const lastEpoch = await this.#epochBefore(batch);
+    if (this.#failure !== undefined) throw this.#failure;
+    await new Promise<void>((resolve, reject) => {
+      this.#cutting = { resolve, reject };
+      this.#writer.send({ kind: 'cut', position: active.position(batch) });
+    });
+    active.cut(batch, lastEpoch);
+    this.#epoch = Math.max(this.#options.epoch, lastEpoch);
+    this.#run = RecordRun.open(end, 0);
+    this.#keptOffset = end;
+    this.#batchesEnd = end;
+    while (this.#uncommitted.length > 0 && this.#uncommitted.at(-1)!.endOffset > end) {
+      this.#uncommittedBytes -= this.#uncommitted.pop()!.bytes;
+    }
+    return bytes - active.storedBytes;
+  }
+
+  /** Of the last record before a batch of the active segment. */
+  async #epochBefore(batch: number): Promise<number> {
+    const { active, sealed } = this.segments;
+    if (batch === 0) return sealed.at(-1)?.lastEpoch ?? 0;
+    const path = this.segments.path(active.baseOffset);
+    const position = active.position(batch - 1);
+    const header = decodeHeader(await this.#reads.read(path, position, BATCH_HEADER_BYTES), 0);
+    if ('damage' in header) {
+      const first = active.base(batch - 1);
+      throw damageError(path, position, `offsets ${first} to ${active.end(batch - 1) - 1}`, header.damage);
+    }
+    return header.epoch;
+  }
+
   /** The one to call when a segment has ended, is on disk and committed, with one past its last offset. */
   onSeal(listener: (endOffset: number) => void): void {
     this.#sealListener = listener;
@@ -507,6 +555,10 @@ export class DiskLog implements Log, ReadableLog {
       case 'written':
         this.#onWritten(answer.kept);
         break;
+      case 'cut':
+        this.#cutting?.resolve();
+        this.#cutting = undefined;
+        break;
       case 'indexed':
         this.#onIndexed(answer.baseOffset);
         break;
@@ -631,6 +683,8 @@ export class DiskLog implements Log, ReadableLog {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#options.logger.error('The log has failed: nothing is acknowledged any more.', { error, ...fields });
+    this.#cutting?.reject(error);
+    this.#cutting = undefined;
     if (!this.#hasStarted) this.#rejectStart(error);
     else this.#options.onFailure(error);
     this.#checkDrained();

@@ -35,6 +35,8 @@ export interface WriterSettings {
 export type WriterRequest =
   /** `isMirrored`: the bytes of the batches are to be answered as soon as they are written. */
   | { readonly kind: 'write'; readonly batches: readonly SealedBatch[]; readonly isMirrored: boolean }
+  /** Of the segment that is written to. */
+  | { readonly kind: 'cut'; readonly position: number }
   | { readonly kind: 'index'; readonly baseOffset: number; readonly bytes: Uint8Array }
   | { readonly kind: 'remove'; readonly baseOffsets: readonly number[] }
   | { readonly kind: 'close' };
@@ -52,6 +54,8 @@ export type WriterAnswer =
   | { readonly kind: 'encoded'; readonly bytes: Uint8Array<ArrayBuffer>; readonly lengths: readonly number[] }
   /** All batches of a request are kept. */
   | { readonly kind: 'written'; readonly kept: readonly KeptBatch[] }
+  /** What was to go is gone for good. */
+  | { readonly kind: 'cut' }
   /** The segment has its index on disk, or will get it at the next start where there was no room. */
   | { readonly kind: 'indexed'; readonly baseOffset: number }
   | { readonly kind: 'removed'; readonly baseOffsets: readonly number[] }
@@ -147,6 +151,9 @@ export class LogWriter {
       this.#answer({ kind: 'written', kept });
       // Under load there is no rest.
       this.#syncIfDue();
+    } else if (request.kind === 'cut') {
+      this.#segment.cut(request.position);
+      this.#answer({ kind: 'cut' });
     } else if (request.kind === 'index') {
       this.#writeIndex(request.baseOffset, request.bytes);
       this.#answer({ kind: 'indexed', baseOffset: request.baseOffset });

@@ -258,6 +258,13 @@ export class SegmentIndexBuilder extends SegmentIndex {
     columns.count = count + 1;
   }
 
+  /** Takes off the batches from the one with this place on; the last that stays is of `lastEpoch`. Names of topics stay, with their ids. */
+  cut(batch: number, lastEpoch: number): void {
+    assert(batch <= this.#columns.count, `batch ${batch} of ${this.#columns.count}`);
+    this.#columns.count = batch;
+    this.#columns.lastEpoch = lastEpoch;
+  }
+
   /** A copy of what there is so far. */
   build(): SegmentIndex {
     const { count, positions, bases, timestamps, flags, any, idStarts, ids, dictionary, ...rest } =

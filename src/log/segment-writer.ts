@@ -206,6 +206,15 @@ export class SegmentWriter {
     this.#fileBytes = end;
   }
 
+  /** Takes off the end of the segment, for good when this returns. @param position where a batch ends that stays, or the segment begins */
+  cut(position: number): void {
+    assert(position <= this.#position, `a segment of ${this.#position} bytes is cut at ${position}`);
+    this.#do('truncate', () => this.#file.truncate(position));
+    this.#position = position;
+    this.#fileBytes = position;
+    this.#syncAll();
+  }
+
   /** Puts everything on disk and lets go of the file. After a failure it only lets go. */
   close(): void {
     if (this.#failure === undefined) {

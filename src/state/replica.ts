@@ -67,6 +67,15 @@ export class Replica {
     this.#heldBytes += bytes.length;
   }
 
+  /** The log was cut: what it had from `end` on, none of which was committed, will never be applied. */
+  cut(end: number): void {
+    assert(this.#applied <= end, `cut at ${end}, and applied up to ${this.#applied}`);
+    while (this.#held.length > 0 && this.#held.at(-1)!.header.baseOffset >= end) {
+      this.#heldBytes -= this.#held.pop()!.bytes.length;
+    }
+    this.#heldFrom = Math.min(this.#heldFrom, end);
+  }
+
   /** Resolves when everything below `offset` is applied, which must be committed by then. */
   whenApplied(offset: number): Promise<void> {
     if (this.#applied >= offset) return Promise.resolve();

@@ -8,14 +8,18 @@ import { ClusterNode } from '../../src/cluster/node.js';
 import { systemClock } from '../../src/core/clock.js';
 import { loadConfig } from '../../src/core/config-load.js';
 import type { GomqError } from '../../src/core/errors.js';
+import { encodeBatch } from '../../src/log/batch-codec.js';
+import { BatchFlag, RECORD_LENGTH_BYTES } from '../../src/log/batch-format.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
 import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
 import type { LinkToMember } from '../../src/replication/peer-link.js';
 import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
+import { Message, publishRecordBytes } from '../../src/session/message.js';
 import { RecordWriter } from '../../src/state/record-codec.js';
 import { writeEpochBegun } from '../../src/state/records.js';
+import { State } from '../../src/state/state.js';
 import { openStorage, type Storage } from '../../src/state/storage.js';
 import { type LogLine, listeningLogger } from '../log/disk-logs.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -51,6 +55,8 @@ class Bench {
   readonly directory = openDataDirectory(this.folder, { nodeId: 'b' });
   readonly links: LinkToMember[] = [];
   served = 0;
+  /** What was opened last. */
+  storage: Storage | undefined = undefined;
   node: ClusterNode | undefined = undefined;
   leader: PeerListener | undefined = undefined;
   #positions = 0;
@@ -147,8 +153,8 @@ class Bench {
     return this.lines.some(({ message }) => pattern.test(message));
   }
 
-  #open(committed: number, beforeCut: () => void): Promise<Storage> {
-    return openStorage({
+  async #open(committed: number, beforeCut: () => void): Promise<Storage> {
+    this.storage = await openStorage({
       config: loadConfig({ set: ['log.reserveBytes=1048576'] }),
       directory: this.directory,
       committed,
@@ -159,6 +165,7 @@ class Bench {
       onFailure: (error) => this.failures.push(error),
       onDefect: (error) => this.defects.push(error),
     });
+    return this.storage;
   }
 
   #openLeader(): Promise<PeerListener> {
@@ -225,6 +232,22 @@ function resume(
     };
     link.send(frame);
   };
+}
+
+/** One record of epoch 2: a retained message of this topic. */
+function retainedBatch(offset: number, topic: string): Buffer {
+  const message = new Message();
+  message.topic = new State({ internedTopics: 1, mayRead: undefined }).router.internTopic(topic);
+  message.isRetained = true;
+  message.qos = 1;
+  message.buffer = Buffer.from('x');
+  message.payloadEnd = 1;
+  const length = publishRecordBytes(message);
+  const payload = Buffer.alloc(RECORD_LENGTH_BYTES + length);
+  payload.writeUInt32LE(length, 0);
+  message.writeRecord({ offset, buffer: payload, start: RECORD_LENGTH_BYTES, end: payload.length });
+  const header = { flags: BatchFlag.State, epoch: 2, baseOffset: offset, lastOffset: offset };
+  return encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
 }
 
 async function bench(context: TestContext, setting: Setting): Promise<Bench> {
@@ -314,6 +337,40 @@ test('a leader that sends nonsense loses its link, and nothing else happens', as
   });
   await until(() => made.links.length > 2, 'the node to dial again');
   assert.ok(made.said(/lost the link/));
+});
+
+test('what the leader lacks is taken off the end of the log, which goes on as it is, and never was in the state', async (context) => {
+  const append = (highWatermark: number, ...batches: Buffer[]): FrameToMember => ({
+    ...({ type: 'append', epoch: 2, highWatermark, logStart: 0 } as const),
+    batches: batches.map((bytes) => ({ bytes, topics: undefined })),
+  });
+  const positions: number[] = [];
+  const made = await bench(context, {
+    committed: RECORDS,
+    onPosition: (link, logEnd, times) => {
+      positions.push(logEnd);
+      if (times === 1) {
+        resume(RECORDS)(link, logEnd, times);
+        link.send(append(RECORDS, retainedBatch(RECORDS, 'stays'), retainedBatch(RECORDS + 1, 'goes')));
+        link.send(append(RECORDS, retainedBatch(RECORDS + 2, 'goes too')));
+        const { log } = made.storage!;
+        void until(() => log.keptOffset === RECORDS + 3, 'all to be kept').then(() =>
+          link.destroy(undefined),
+        );
+      } else {
+        resume(RECORDS)(link, Math.min(logEnd, RECORDS + 1), times);
+        if (times === 3) link.send(append(RECORDS + 2, retainedBatch(RECORDS + 1, 'comes')));
+      }
+    },
+  });
+  const before = made.storage;
+  await until(() => made.storage!.replica!.applied === RECORDS + 2, 'all to be applied');
+  assert.equal(made.storage, before, 'it was not opened anew');
+  assert.deepEqual(positions, [RECORDS, RECORDS + 3, RECORDS + 1]);
+  const { state, log } = before!;
+  const isRetained = (topic: string) => state.retained.get([topic]) !== undefined;
+  assert.deepEqual(['stays', 'goes', 'goes too', 'comes'].filter(isRetained), ['stays', 'comes']);
+  assert.equal(log.endOffset, RECORDS + 2);
 });
 
 test('a snapshot that cannot be written is given up, and asked for again', async (context) => {

@@ -135,6 +135,87 @@ test('a log that is cut at the end of any batch is the log up to there, and goes
   }
 });
 
+test('a member whose log is cut while it is open goes on with what another leader has, now and when it is opened again', async (context) => {
+  const folder = temporaryFolder();
+  const settings = { compression: 'none' } as const;
+  const former = await open(context, join(folder, 'former'), settings);
+  const batches = await lead(former, 'former', [
+    { epoch: 4, rounds: 30 },
+    { epoch: 5, rounds: 20 },
+  ]);
+  const outcomes = new Set<string>();
+  // In an earlier segment, at the first batch of the last one, in the middle of an epoch, where one begins, before the last batch, nothing at all.
+  for (const place of [3, ...range(batches.length - 25, batches.length + 1)]) {
+    const cut = batches[place]?.baseOffset ?? former.endOffset;
+    const path = join(folder, `at-${place}`);
+    const directory = openDataDirectory(path, { nodeId: 'gomq' });
+    const options = logOptions(directory, undefined, { committed: 0, segmentBytes: 65_536, ...settings });
+    let member = await openDiskLog(options);
+    take(member, batches);
+    await member.settled();
+    member.advance(cut - 5);
+    const { baseOffset } = member.segments.active;
+    const { storedBytes } = member;
+    const bytesCut = await member.cut(cut);
+    if (cut < baseOffset) {
+      assert.equal(bytesCut, undefined);
+      assert.deepEqual([member.endOffset, member.storedBytes], [former.endOffset, storedBytes]);
+      outcomes.add('left alone');
+    } else {
+      assert.equal(bytesCut, storedBytes - member.storedBytes);
+      assert.deepEqual([member.endOffset, member.keptOffset, member.epoch], [cut, cut, place > 30 ? 5 : 4]);
+      const next = await open(context, join(folder, `next-${place}`), settings);
+      take(next, batches.slice(0, place));
+      const after = await lead(next, 'next', [{ epoch: 6, rounds: 20 }]);
+      take(member, after);
+      await member.settled();
+      member.advance(next.endOffset);
+      assert.equal(member.uncommittedBytes, 0);
+      const expected = { all: range(0, next.endOffset), next: range(cut, next.endOffset) };
+      const read = async () => ({
+        all: (await readAll(member)).offsets,
+        next: (await readAll(member, 0, (topic) => topic === 'next')).offsets,
+      });
+      assert.deepEqual(await read(), expected);
+      await member.close();
+      member = await openDiskLog({ ...options, committed: next.endOffset });
+      assert.equal(member.epoch, 6);
+      assert.deepEqual(await read(), expected);
+      outcomes.add(cut === baseOffset ? 'the whole segment' : 'a part of it');
+    }
+    await member.close();
+    directory.release();
+  }
+  assert.deepEqual([...outcomes].sort(), ['a part of it', 'left alone', 'the whole segment']);
+});
+
+/** A leader appends in these epochs, a batch each round. */
+async function lead(
+  log: DiskLog,
+  topic: string,
+  epochs: readonly { readonly epoch: number; readonly rounds: number }[],
+): Promise<EncodedBatch[]> {
+  const batches: EncodedBatch[] = [];
+  await log.settled();
+  log.mirror((mirrored) => batches.push(...mirrored));
+  for (const { epoch, rounds } of epochs) {
+    log.setEpoch(epoch);
+    for (let round = 0; round < rounds; round++) {
+      for (let i = 0; i < 10; i++) append(log, topic, 300);
+      await log.settled();
+    }
+  }
+  return batches;
+}
+
+function take(log: DiskLog, batches: readonly EncodedBatch[]): void {
+  for (const { bytes, topics } of batches) {
+    const header = checkBatch(bytes);
+    assert.ok(!('damage' in header));
+    log.appendBatch(bytes, header, topics);
+  }
+}
+
 test('a directory remembers its cluster, and how far it was committed', () => {
   const path = join(temporaryFolder(), 'a');
   const directory = openDataDirectory(path, { nodeId: 'gomq' });

@@ -117,6 +117,24 @@ class Writing {
     return true;
   }
 
+  /** Where the log may be cut: the ends of batches of the segment that is written to, its beginning and its end among them. */
+  cutAt(batch: number): { readonly end: number; cut(): void } {
+    const index = this.#index;
+    const end = batch === index.batchCount ? index.endOffset : index.base(batch);
+    const cut = (): void => {
+      this.answers.length = 0;
+      this.#writer.handle({ kind: 'cut', position: index.position(batch) });
+      if (this.answers.at(-1)?.kind !== 'cut') return;
+      index.cut(batch, 1);
+      this.#nextOffset = end;
+    };
+    return { end, cut };
+  }
+
+  get batchCount(): number {
+    return this.#index.batchCount;
+  }
+
   get activeBase(): number {
     return this.#index.baseOffset;
   }
@@ -207,7 +225,7 @@ function drawBatches(disk: SimulatedDisk): Buffer[][] {
   );
 }
 
-test('a machine that crashes again and again loses nothing that was kept, and invents nothing', () => {
+test('a machine that crashes again and again loses nothing that was kept, invents nothing, and brings nothing back that was cut', () => {
   forSeeds(MANY_SEEDS, (seed) => {
     const disk = new SimulatedDisk({ seed });
     const settings = drawSettings(disk);
@@ -232,6 +250,14 @@ test('a machine that crashes again and again loses nothing that was kept, and in
           writing.nowMs += disk.draw(8);
           if (disk.draw(2) === 0) writing.rest();
           if (disk.hasCrashed) throw new Crash();
+          if (disk.draw(6) > 0) continue;
+          const { end, cut } = writing.cutAt(disk.draw(writing.batchCount + 1));
+          // Until it is done any of it may be there.
+          kept = Math.min(kept, end);
+          cut();
+          if (disk.hasCrashed) throw new Crash();
+          appended.length = end;
+          kept = end;
         }
         if (disk.draw(2) === 0) {
           writing.close();

@@ -124,6 +124,15 @@ export class SimulatedLog {
     else this.#settling.push(settled);
   }
 
+  /** Goes on from where the directory ends by now. Nothing is on its way to the disk. */
+  cut(): void {
+    const { directory, epoch } = this.#options;
+    assert(this.#keptOffset === this.endOffset, 'nothing is on its way');
+    this.#last = directory.file.at(-1);
+    this.#epoch = Math.max(epoch, this.#last?.epoch ?? 0);
+    this.#keptOffset = directory.file.length;
+  }
+
   close(closed: () => void): void {
     this.settled(() => {
       this.#isClosed = true;

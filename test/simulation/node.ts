@@ -494,6 +494,24 @@ export class SimulatedNode {
     });
   }
 
+  #cutOpen(end: number, done: () => void): void {
+    const { world, diskMs } = this.#options;
+    const log = this.#log;
+    if (log === undefined || this.#isDamaged) {
+      done();
+      return;
+    }
+    world.crashPoint(this.life, 'before its log is cut');
+    world.after(world.delay(0.1, diskMs()), this.life, () => {
+      this.#cut(end, log.highWatermark);
+      world.crashPoint(this.life, 'after its log is cut');
+      log.cut();
+      this.#history.cut(end);
+      if (!this.#isDamaged) this.#opened(log);
+      done();
+    });
+  }
+
   #opened(log: SimulatedLog): void {
     const { incarnation } = this.#directory;
     this.#run(() => this.#election.onLogOpened({ ...this.#logShape(log), incarnation }));
@@ -794,7 +812,12 @@ export class SimulatedNode {
         this.#writeMembership();
       },
       onCut: (cut: number) => {
-        this.#followAfter(following, (done) => this.#reopen(done, (committed) => this.#cut(cut, committed)));
+        // Within the segment that is written to the log goes on; elsewhere it is opened anew.
+        const isWithin = world.random.chance(0.5);
+        this.#followAfter(following, (done) => {
+          if (isWithin) this.#cutOpen(cut, done);
+          else this.#reopen(done, (committed) => this.#cut(cut, committed));
+        });
       },
       onDiverged: (why: string) => this.#onDamaged(why),
       // Nobody is forced to lead here, so a leader that lacks something has lost it.
