@@ -346,7 +346,9 @@ export class ClusterNode {
       const why = leader === undefined ? 'there was a leader a moment ago; try again' : `${leader} leads`;
       throw new GomqError('REFUSED', `${nodeId} is not made the leader: ${why}`);
     }
-    await this.#local.storage?.log.settled();
+    if (!(await this.#isSettledWithin(FORCED_MS))) {
+      throw new GomqError('REFUSED', `${nodeId} is not made the leader: its disk does not answer`);
+    }
     // What others have they have told; what this one has is compared with that.
     this.#register();
     this.#run(() => this.#election.forceLead());
@@ -364,6 +366,16 @@ export class ClusterNode {
       }
       await new Promise((resolve) => setTimeout(resolve, TICK_MS));
     }
+  }
+
+  /** All that was appended is on disk; false where that takes longer. */
+  #isSettledWithin(ms: number): Promise<boolean> {
+    const { storage } = this.#local;
+    if (storage === undefined) return Promise.resolve(true);
+    return new Promise((resolve, reject) => {
+      setTimeout(resolve, ms, false).unref();
+      storage.log.settled().then(() => resolve(true), reject);
+    });
   }
 
   #needLeadership(): Leadership {
