@@ -10,7 +10,6 @@ import { assert } from '../core/assert.js';
 import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
-import { version } from '../core/version.js';
 import type { DataDirectory } from '../log/data-directory.js';
 import type { EpochStart } from '../log/epoch-history.js';
 import { incomingName } from '../log/install-snapshot.js';
@@ -27,10 +26,11 @@ import type { PeerTls } from '../replication/peer-tls.js';
 import { RecordWriter } from '../state/record-codec.js';
 import { writeEpochBegun } from '../state/records.js';
 import type { Storage } from '../state/storage.js';
-import type { ClusterView, Coordinator, MemberKey } from './coordinator.js';
+import type { ClusterView, Coordinator } from './coordinator.js';
 import { type Effect, Election } from './election.js';
 import { Follower } from './follower.js';
 import { LocalLog } from './local-log.js';
+import { Registration, TELL_MS } from './registration.js';
 import { type ClusterStatus, membersOf, readStatus } from './status.js';
 
 const TICK_MS = 100;
@@ -42,11 +42,7 @@ const DIAL_MS = 1000;
 const PERSIST_AGAIN_MS = 1000;
 /** A planned end waits so long for what is under way. */
 const HANDOVER_MS = 2000;
-/** How much longer than its lease the key of a former self may be there. */
-const NAMESAKE_MS = 3000;
 const SETTLE_MS = 500;
-/** A node that waits for a leader so long tells how far its log is. */
-const TELL_MS = 1000;
 /** A node that has nothing looks so often whether the leader is there. */
 const LOOK_AGAIN_MS = 100;
 const FORCE_AFTER_MS = 3 * TELL_MS;
@@ -102,10 +98,9 @@ export class ClusterNode {
   readonly #options: ClusterNodeOptions;
   readonly #election: Election;
   readonly #local: LocalLog;
+  readonly #registration: Registration;
   #view: ClusterView | undefined = undefined;
   #listener: PeerListener | undefined = undefined;
-  /** Where other brokers reach this node. */
-  #peerAddress = '';
   #leadership: Leadership | undefined = undefined;
   #isServing = false;
   #follower: Follower | undefined = undefined;
@@ -118,15 +113,6 @@ export class ClusterNode {
   #isDamaged = false;
   #isLookingForLeader = false;
   #lastIncoming = 0;
-  #isRegistered = false;
-  /** The end of the log that others were told of. */
-  #registeredEnd = 0;
-  /** Since when there is nobody to follow. */
-  #waitingSinceMs: number | undefined = undefined;
-  /** Since when a key of another directory is under the name of this node. */
-  #namesakeSinceMs: number | undefined = undefined;
-  /** It is suspect, and its log grows: what it registered says nothing about its end any more, so nobody may compare with it. */
-  #isGrowing = false;
   readonly #timer: NodeJS.Timeout;
   #resignDone: (() => void) | undefined = undefined;
 
@@ -164,6 +150,11 @@ export class ClusterNode {
       { incarnation, clusterId, epoch, ...shape },
     );
     if (local.storage === undefined) this.#election.onLogClosed();
+    const { coordinator, clock, addresses, onFailure, onDefect } = options;
+    this.#registration = new Registration({
+      ...{ nodeId, leaseSeconds, coordinator, clock, local, addresses, onFailure, onDefect },
+      onShape: (shape) => this.#election.onLogShape(shape),
+    });
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -173,7 +164,7 @@ export class ClusterNode {
     coordinator.start({
       onView: (view) => {
         this.#view = view;
-        if (!this.#introduce(view)) return;
+        if (!this.#registration.introduce(view)) return;
         this.#run(() => this.#election.onView(view));
         this.#options.onChange();
       },
@@ -187,50 +178,6 @@ export class ClusterNode {
         else logger.warn('etcd cannot be reached; what is known goes on', { why: error?.message });
       },
     });
-  }
-
-  /** Registers, unless another node has this name: what it has from a former self of this one goes with its lease. */
-  #introduce({ members }: ClusterView): boolean {
-    if (this.#isRegistered) return true;
-    const { nodeId, directory, clock, leaseSeconds, onFailure } = this.#options;
-    const namesake = members.get(nodeId)?.value;
-    if (namesake === undefined || namesake.incarnation === directory.incarnation) {
-      this.#isRegistered = true;
-      this.#register();
-      return true;
-    }
-    const nowMs = clock.monotonicMs();
-    this.#namesakeSinceMs ??= nowMs;
-    if (nowMs - this.#namesakeSinceMs < leaseSeconds * 1000 + NAMESAKE_MS || this.#isStopping) return false;
-    const message = `another node called '${nodeId}' is in the cluster, at ${namesake.peer}`;
-    onFailure(
-      new GomqError('CLUSTER_MISMATCH', message, {
-        hint: 'Give each node a name of its own with --node-id.',
-      }),
-    );
-    return false;
-  }
-
-  /** Has everybody know where this node is, and with which directory. */
-  #register(): void {
-    // Whoever leaves says nothing any more: its key goes with its lease.
-    if (this.#isStopping) return;
-    const { coordinator, nodeId, directory } = this.#options;
-    const { shape, clusterId, epoch } = this.#local;
-    this.#registeredEnd = shape.logEnd;
-    this.#election.onLogShape(shape);
-    const key: MemberKey = {
-      node: nodeId,
-      incarnation: directory.incarnation,
-      clusterId,
-      ...shape,
-      isSuspect: shape.isSuspect && !this.#isGrowing,
-      epoch,
-      peer: this.#peerAddress,
-      ...this.#options.addresses(),
-      version,
-    };
-    coordinator.register(key);
   }
 
   get role(): Role {
@@ -341,7 +288,8 @@ export class ClusterNode {
     const { logger, nodeId, clock } = this.#options;
     const former = this.#view?.state?.value;
     // What the others have they tell when they have waited for a while, too.
-    if (this.#waitingSinceMs === undefined || clock.monotonicMs() - this.#waitingSinceMs < FORCE_AFTER_MS) {
+    const { waitingSinceMs } = this.#registration;
+    if (waitingSinceMs === undefined || clock.monotonicMs() - waitingSinceMs < FORCE_AFTER_MS) {
       const { leader } = this.#election;
       const why = leader === undefined ? 'there was a leader a moment ago; try again' : `${leader} leads`;
       throw new GomqError('REFUSED', `${nodeId} is not made the leader: ${why}`);
@@ -350,7 +298,7 @@ export class ClusterNode {
       throw new GomqError('REFUSED', `${nodeId} is not made the leader: its disk does not answer`);
     }
     // What others have they have told; what this one has is compared with that.
-    this.#register();
+    this.#registration.tell();
     this.#run(() => this.#election.forceLead());
     logger.error('an operator has this node lead, whatever others may have had: what only they had is lost', {
       logEnd: this.#local.storage?.log.endOffset,
@@ -390,6 +338,7 @@ export class ClusterNode {
   /** Hands over what it leads, and leaves. The clients are gone already, and the log is closed when this returns. */
   async stop(): Promise<void> {
     this.#isStopping = true;
+    this.#registration.stop();
     const { coordinator } = this.#options;
     if (this.#election.isLeading) {
       await this.#leadership?.settled(SETTLE_MS);
@@ -489,30 +438,18 @@ export class ClusterNode {
       return;
     }
     this.#run(() => this.#election.onPersisted());
-    if (this.#isRegistered) this.#register();
+    this.#registration.renew();
   }
 
   #tick(): void {
     const nowMs = this.#options.clock.monotonicMs();
     const isFollowed = this.#leadership?.isFollowed(FOLLOWED_MS) ?? false;
     const view = this.#view;
-    if (view === undefined || !this.#introduce(view)) return;
+    if (view === undefined || !this.#registration.introduce(view)) return;
     const isLeaderHeard = this.#follower?.isHeard(nowMs, HEARD_MS) ?? false;
     this.#run(() => this.#election.onTick(nowMs, isFollowed, isLeaderHeard));
-    this.#tellEnd(nowMs);
-  }
-
-  /** Where nobody leads for a while, a person may have to see who has most. */
-  #tellEnd(nowMs: number): void {
-    const log = this.#local.storage?.log;
-    if (this.#election.leader !== undefined || this.#leadership !== undefined || log === undefined) {
-      this.#waitingSinceMs = undefined;
-      return;
-    }
-    this.#waitingSinceMs ??= nowMs;
-    const isTold = log.endOffset === this.#registeredEnd || log.keptOffset < log.endOffset;
-    if (isTold || nowMs - this.#waitingSinceMs < TELL_MS) return;
-    this.#register();
+    const isLed = this.#election.leader !== undefined || this.#leadership !== undefined;
+    this.#registration.tellEnd(nowMs, isLed);
   }
 
   /** Does something about the role when everything before is done. */
@@ -526,9 +463,8 @@ export class ClusterNode {
   /** The log has what it may have lacked. */
   #clearSuspicion(): void {
     if (!this.#local.isSuspect || !this.#local.trust()) return;
-    this.#isGrowing = false;
     this.#election.onTrusted();
-    this.#register();
+    this.#registration.trusted();
   }
 
   #onStateHash(offset: number, hash: Buffer): void {
@@ -548,7 +484,7 @@ export class ClusterNode {
   #tellOpened(): void {
     const { shape, incarnation } = this.#local;
     this.#run(() => this.#election.onLogOpened({ ...shape, incarnation }));
-    if (this.#isRegistered) this.#register();
+    this.#registration.renew();
   }
 
   /** A snapshot of the leader has come: it takes the place of everything that is here. */
@@ -729,15 +665,7 @@ export class ClusterNode {
   #stopFollowing(): void {
     this.#follower?.stop();
     this.#follower = undefined;
-    this.#stopGrowing();
-  }
-
-  /** Whoever is suspect and gets nothing more can be compared with again, as it is now. */
-  #stopGrowing(): void {
-    const { storage } = this.#local;
-    if (!this.#isGrowing || storage === undefined) return;
-    this.#isGrowing = false;
-    storage.log.settled().then(() => this.#register(), this.#options.onDefect);
+    this.#registration.stopGrowing();
   }
 
   #follow(leader: string, epoch: number): void {
@@ -761,12 +689,12 @@ export class ClusterNode {
       clock,
       logger,
       dialing: () => this.#dialing(leader),
-      mayGrow: () => this.#mayGrow(),
+      mayGrow: () => this.#registration.mayGrow(this.#view),
       mayBeginAnew: () => this.#mayBeginAnew(),
       nextIncomingPath: () => join(directory.path, incomingName(++this.#lastIncoming)),
       onChange,
       onCaughtUp: () => this.#clearSuspicion(),
-      onLost: () => this.#stopGrowing(),
+      onLost: () => this.#registration.stopGrowing(),
       onGone: () => this.#run(() => this.#election.onLeaderGone(leader)),
       onCut: (cut) => goOnAfter(() => this.#change((local) => local.cut(cut))),
       onSnapshot: (snapshot, starts) => goOnAfter(() => this.#install(snapshot, starts)),
@@ -777,17 +705,6 @@ export class ClusterNode {
       },
       onDefect,
     });
-  }
-
-  /** Before a suspect log grows, everybody has to know that it is not to be compared with. */
-  #mayGrow(): boolean {
-    if (!this.#local.isSuspect) return true;
-    if (!this.#isGrowing) {
-      this.#isGrowing = true;
-      this.#register();
-    }
-    const own = this.#view?.members.get(this.#options.nodeId)?.value;
-    return own?.incarnation === this.#local.incarnation && !own.isSuspect;
   }
 
   // ---- other brokers ----------------------------------------------------------------------------------------------------------------
@@ -808,7 +725,10 @@ export class ClusterNode {
       onTunnel,
       onHttp,
     });
-    this.#peerAddress = formatAddress({ host: this.#options.advertise, port: this.#listener.address.port });
+    this.#registration.peerAddress = formatAddress({
+      host: this.#options.advertise,
+      port: this.#listener.address.port,
+    });
   }
 
   #refusalOf({ purpose, epoch, node, incarnation }: HelloFrame): Refusal | undefined {
