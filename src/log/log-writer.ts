@@ -6,7 +6,7 @@
 import { join } from 'node:path';
 import type { Disk } from './disk.js';
 import { fileName } from './file-names.js';
-import { DiskSpace, isNoSpace } from './reserve.js';
+import { DiskSpace, tryWithRoom } from './reserve.js';
 import {
   type ActiveSegment,
   DiskFailure,
@@ -199,17 +199,11 @@ export class LogWriter {
     const { directory } = this.#settings;
     const path = join(directory, fileName(baseOffset, 'index'));
     const temporary = `${path}.tmp`;
-    const file = this.#disk.open(temporary, 'create');
-    try {
+    const isWritten = tryWithRoom(this.#disk, temporary, (file) => {
       file.write(bytes, 0);
       file.sync();
-    } catch (error) {
-      if (!isNoSpace(error)) throw error;
-      this.#disk.remove(temporary);
-      return;
-    } finally {
-      file.close();
-    }
+    });
+    if (!isWritten) return;
     this.#disk.rename(temporary, path);
     this.#disk.syncDirectory(directory);
   }

@@ -3,7 +3,7 @@
 // hardly anything is left until there is room for the reserve and as much again. The reserve counts as spent once less than a quarter of it is
 // left, until it is half of it again: that quarter is for the sessions that are connected, and for their ends.
 import { join } from 'node:path';
-import type { Disk } from './disk.js';
+import type { Disk, DiskFile } from './disk.js';
 
 export const RESERVE_NAME = 'reserve';
 const CHUNK_BYTES = 1024 * 1024;
@@ -78,20 +78,29 @@ export class DiskSpace {
   #makeReserve(): boolean {
     const { disk, reserveBytes } = this.#options;
     const zeros = Buffer.alloc(Math.min(CHUNK_BYTES, reserveBytes));
-    const file = disk.open(this.#path, 'create');
-    try {
+    this.#hasReserve = tryWithRoom(disk, this.#path, (file) => {
       for (let at = 0; at < reserveBytes; at += zeros.length) {
         file.write(zeros.subarray(0, Math.min(zeros.length, reserveBytes - at)), at);
       }
       file.sync();
-      this.#hasReserve = true;
-    } catch (error) {
-      if (!isNoSpace(error)) throw error;
-      disk.remove(this.#path);
-    } finally {
-      file.close();
-    }
+    });
     return this.#hasReserve;
+  }
+}
+
+/** Makes a file, unless there is no room for it: neither for its bytes nor, which is another thing, for one file more. Then it is not there. */
+export function tryWithRoom(disk: Disk, path: string, fill: (file: DiskFile) => void): boolean {
+  let file: DiskFile | undefined;
+  try {
+    file = disk.open(path, 'create');
+    fill(file);
+    return true;
+  } catch (error) {
+    if (!isNoSpace(error)) throw error;
+    if (file !== undefined) disk.remove(path);
+    return false;
+  } finally {
+    file?.close();
   }
 }
 

@@ -3,6 +3,7 @@
 // publisher that waits for each message as long as the whole write (ADR 8). Memory that is shared for good is not seen by the garbage collector of either
 // side, so the batches themselves lie elsewhere and are copied through here.
 import { assert } from '../core/assert.js';
+import type { WriterRequest } from './log-writer.js';
 import type { KeptBatch, SealedBatch } from './segment-writer.js';
 
 /** Bytes of payloads in one request, but for a batch that is larger by itself. */
@@ -123,5 +124,58 @@ export class Staging {
       });
     }
     return kept;
+  }
+}
+
+/** The requests of one thread, as the other takes them: in the order in which they were sent, whichever way they travel. */
+export class StagedInbox {
+  readonly #staging: Staging;
+  readonly #receive: () => WriterRequest | undefined;
+  /** It has come as a message, and something that was staged may be older. */
+  #held: WriterRequest | undefined = undefined;
+  /** Requests that were taken as messages, modulo 2^32. */
+  #taken = 0;
+  #isStaged = false;
+
+  /** @param receive the next message; undefined where there is none */
+  constructor(staging: Staging, receive: () => WriterRequest | undefined) {
+    this.#staging = staging;
+    this.#receive = receive;
+  }
+
+  /** The request that was taken last was staged: so is its answer. */
+  get isStaged(): boolean {
+    return this.#isStaged;
+  }
+
+  /** The next request; undefined where there is none. */
+  next(): WriterRequest | undefined {
+    const staged = this.#takeStaged();
+    if (staged !== undefined) return staged;
+    if (this.#held === undefined) {
+      this.#held = this.#receive();
+      if (this.#held === undefined) return undefined;
+      // Since the first look something may have been staged, and this message sent behind it: whoever has the message sees that now.
+      const before = this.#takeStaged();
+      if (before !== undefined) return before;
+    }
+    const message = this.#held;
+    this.#held = undefined;
+    this.#taken = (this.#taken + 1) | 0;
+    return message;
+  }
+
+  #takeStaged(): WriterRequest | undefined {
+    const { signal } = this.#staging;
+    const count = Atomics.load(signal, Signal.Staged);
+    const ahead = (signal[Signal.Posted]! - this.#taken) | 0;
+    this.#isStaged = count > 0 && ahead === 0;
+    if (!this.#isStaged) {
+      assert(count === 0 || ahead > 0, 'nothing that was staged is passed over');
+      return undefined;
+    }
+    Atomics.store(signal, Signal.Staged, 0);
+    const isMirrored = signal[Signal.IsMirrored] === 1;
+    return { kind: 'write', isMirrored, batches: this.#staging.takeRequest(count) };
   }
 }

@@ -3,7 +3,7 @@
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { nodeDisk } from './disk.js';
 import { LogWriter, type WriterAnswer, type WriterRequest, type WriterSettings } from './log-writer.js';
-import { Signal, Staging, type StagingMemory } from './staging.js';
+import { Signal, StagedInbox, Staging, type StagingMemory } from './staging.js';
 import { loadZstd, type Zstd } from './zstd.js';
 
 export interface WorkerData {
@@ -22,14 +22,14 @@ function run({ settings, port, staging: memory }: WorkerData, zstd: Zstd): void 
   const staging = new Staging(memory);
   const { signal } = staging;
   let isClosed = false;
-  /** The request that is being handled was staged: so is its answer. */
-  let isStaged = false;
-  /** Requests that came as messages, modulo 2^32. */
-  let posted = 0;
+  const inbox = new StagedInbox(
+    staging,
+    () => (receiveMessageOnPort(port) as { message: WriterRequest } | undefined)?.message,
+  );
 
   const answer = (one: WriterAnswer): void => {
     isClosed ||= one.kind === 'closed';
-    if (one.kind === 'written' && isStaged) {
+    if (one.kind === 'written' && inbox.isStaged) {
       staging.putAnswer(one.kept);
       port.postMessage(one.kept.length);
       return;
@@ -38,24 +38,10 @@ function run({ settings, port, staging: memory }: WorkerData, zstd: Zstd): void 
     port.postMessage(one, one.kind === 'encoded' ? [one.bytes.buffer] : []);
   };
 
-  /** In the order they were sent in. */
-  const nextRequest = (): WriterRequest | undefined => {
-    const count = Atomics.load(signal, Signal.Staged);
-    isStaged = count > 0 && signal[Signal.Posted] === posted;
-    if (isStaged) {
-      Atomics.store(signal, Signal.Staged, 0);
-      const isMirrored = signal[Signal.IsMirrored] === 1;
-      return { kind: 'write', isMirrored, batches: staging.takeRequest(count) };
-    }
-    const received = receiveMessageOnPort(port) as { message: WriterRequest } | undefined;
-    if (received !== undefined) posted = (posted + 1) | 0;
-    return received?.message;
-  };
-
   const writer = new LogWriter(settings, nodeDisk, zstd, () => performance.now(), answer);
   while (!isClosed) {
     const seen = Atomics.load(signal, Signal.Requests);
-    const request = nextRequest();
+    const request = inbox.next();
     if (request === undefined)
       Atomics.wait(signal, Signal.Requests, seen, Math.min(writer.rest(), WAIT_MS_MAX));
     else writer.handle(request);

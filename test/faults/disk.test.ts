@@ -136,6 +136,54 @@ describe('a log on a file system that is too small', { skip: mountSkip() }, () =
   const opened: DiskLog[] = [];
   after(() => Promise.all(opened.map((log) => log.close())));
 
+  it('that has room for bytes but for no file more is full, writes what lets go of others, and opens again', {
+    skip: mountSkip(),
+  }, async () => {
+    // The folder, what is kept of the directory besides segments, and three of those.
+    const fileSystem = await mountSmall(64, 9);
+    const path = join(fileSystem.path, 'data');
+    let fail: (error: Error) => void = () => undefined;
+    const failed = new Promise<never>((_resolve, reject) => {
+      fail = reject;
+    });
+    const options: Partial<DiskLogOptions> = {
+      ...BASE,
+      reserveBytes: MEBIBYTE,
+      segmentBytes: 256 * KIBIBYTE,
+      neededFrom: () => 0,
+      onFailure: (error) => fail(error),
+    };
+    try {
+      const directory = openDataDirectory(path, { nodeId: 'gomq' });
+      const log = await openDiskLog(logOptions(directory, undefined, options));
+      opened.push(log);
+      for (let i = 0; !log.isFull; i++) {
+        assert.ok(i < 1000, 'it is told of');
+        append(log, 'a', 20_000);
+        await Promise.race([committed(log), failed]);
+      }
+      for (let i = 0; i < 100; i++) {
+        append(log, '', 30);
+        await Promise.race([committed(log), failed]);
+      }
+      // The reserve is wanted back each second.
+      await Promise.race([new Promise((resolve) => setTimeout(resolve, 1500)), failed]);
+      assert.equal(log.isFull, true);
+      const kept = log.highWatermark;
+      await log.close();
+      for (let i = 0; i < 2; i++) {
+        const again = await openDiskLog(logOptions(directory, undefined, options));
+        opened.push(again);
+        assert.equal(again.isFull, true);
+        assert.deepEqual((await readAll(again)).offsets, range(0, kept));
+        await again.close();
+      }
+      directory.release();
+    } finally {
+      await fileSystem.remove();
+    }
+  });
+
   it('is full in time, keeps what may still be written, and ends with what it kept when there is no room at all', async () => {
     const fileSystem = await mountSmall(8);
     const path = join(fileSystem.path, 'data');

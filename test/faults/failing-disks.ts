@@ -82,9 +82,9 @@ export interface SmallFileSystem {
 }
 
 /** In a mount namespace that lives as long as the process that made it, which lives as long as this one: nothing is left behind. */
-export async function mountSmall(mebibytes: number): Promise<SmallFileSystem> {
+export async function mountSmall(mebibytes: number, filesMax = 0): Promise<SmallFileSystem> {
   const folder = mkdtempSync(join(tmpdir(), 'gomq-small-'));
-  const script = `mount -t tmpfs -o size=${mebibytes}m tmpfs "$1" && echo mounted && exec cat`;
+  const script = `mount -t tmpfs -o size=${mebibytes}m,nr_inodes=${filesMax} tmpfs "$1" && echo mounted && exec cat`;
   const holder = spawn('unshare', [...unshareFlags(), 'sh', '-c', script, 'sh', folder], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });

@@ -7,7 +7,14 @@ import fc from 'fast-check';
 import { fileName } from '../../src/log/file-names.js';
 import type { WriterAnswer, WriterRequest } from '../../src/log/log-writer.js';
 import type { SealedBatch } from '../../src/log/segment-writer.js';
-import { allocateStaging, STAGED_BATCHES_MAX, STAGING_BYTES, Staging } from '../../src/log/staging.js';
+import {
+  allocateStaging,
+  Signal,
+  STAGED_BATCHES_MAX,
+  STAGING_BYTES,
+  StagedInbox,
+  Staging,
+} from '../../src/log/staging.js';
 import { WriterThread } from '../../src/log/writer-thread.js';
 import { check } from '../packet/oracle.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -132,6 +139,54 @@ describe('what the threads share', () => {
       assert.deepEqual(one.takeAnswer(answer.length), answer);
     });
     check(context, property);
+  });
+
+  it('is taken in order, also where it is staged just before a message is received', () => {
+    const memory = allocateStaging();
+    const [sender, staging] = [new Staging(memory), new Staging(memory)];
+    const messages: WriterRequest[] = [];
+    let posted = 0;
+    let staged = 0;
+    const stage = () => {
+      assert.ok(sender.putRequest([batchOf(++staged, Buffer.alloc(10))]));
+      sender.signal[Signal.Posted] = posted;
+      Atomics.store(sender.signal, Signal.Staged, 1);
+    };
+    const post = () => messages.push({ kind: 'remove', baseOffsets: [++posted] });
+    /** What the sender does between the first look of the other and its looking for messages. */
+    let meanwhile = (): void => undefined;
+    const inbox = new StagedInbox(staging, () => {
+      meanwhile();
+      meanwhile = () => undefined;
+      return messages.shift();
+    });
+    const next = () => {
+      const request = inbox.next();
+      if (request?.kind === 'write') return `staged ${request.batches[0]!.baseOffset} ${inbox.isStaged}`;
+      return request?.kind === 'remove' ? `message ${request.baseOffsets[0]} ${inbox.isStaged}` : undefined;
+    };
+    assert.equal(next(), undefined);
+    meanwhile = () => {
+      stage();
+      post();
+      post();
+    };
+    assert.deepEqual(
+      [next(), next(), next(), next()],
+      ['staged 1 true', 'message 1 false', 'message 2 false', undefined],
+    );
+    meanwhile = () => {
+      post();
+      stage();
+    };
+    assert.deepEqual([next(), next(), next()], ['message 3 false', 'staged 2 true', undefined]);
+    // As when it is staged while nothing but the message before it is there.
+    post();
+    meanwhile = stage;
+    assert.deepEqual([next(), next()], ['message 4 false', 'staged 3 true']);
+    stage();
+    meanwhile = post;
+    assert.deepEqual([next(), next(), next()], ['staged 4 true', 'message 5 false', undefined]);
   });
 
   it('has no room for more than its bytes', () => {
