@@ -4,6 +4,7 @@ import { ReasonCode } from '../packet/reason-codes.js';
 import { PacketType, protocolError } from '../packet/types.js';
 import { Phase } from '../session/inflight.js';
 import type { Session } from '../session/session.js';
+import { ACK_BYTES, WORK_BYTES } from './commit-queue.js';
 import type { Connection } from './connection.js';
 
 const ack = new AckFrame();
@@ -70,6 +71,7 @@ function handlePubrec(connection: Connection, session: Session, slot: number): v
   // A client that has PUBREL takes the same packet id for a new message: it must not be sent the old one again, whatever happens here.
   const { broker } = connection;
   if (isNew) broker.journal.pubrec(session, ack.packetId);
+  else connection.countUncommitted(ACK_BYTES);
   broker.commits.pushAck(
     broker.log.endOffset,
     connection,
@@ -106,6 +108,7 @@ function handlePubrel(connection: Connection): void {
     return;
   }
   const { packetId } = ack;
+  connection.countUncommitted(WORK_BYTES);
   broker.whenCommitted(target, () => {
     if (connection.isClosed) return;
     connection.sendReasonedAck(PacketType.Pubcomp, packetId, ReasonCode.PacketIdentifierNotFound, NOT_FOUND);

@@ -1,8 +1,13 @@
 // What waits for the high watermark: acknowledgements and, rarely, other work, in the order in which it arose. An ack is a few numbers in arrays,
-// not an object or a promise. What may wait is bounded by what may be uncommitted, since each entry belongs to a packet that is.
+// not an object or a promise. What may wait is bounded by what may be uncommitted: each entry belongs to a packet that is, or is counted as one
+// (`Connection.countUncommitted`).
 import type { Connection } from './connection.js';
 
 const INITIAL_CAPACITY = 1024;
+
+/** What waits takes in memory, about: an acknowledgement, and other work besides the packet that it is about. */
+export const ACK_BYTES = 64;
+export const WORK_BYTES = 512;
 
 type Waiting = Connection | (() => void);
 

@@ -10,6 +10,7 @@ import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { Topic } from '../router/topic-table.js';
 import { Message, NO_OFFSET } from '../session/message.js';
 import type { Route } from '../session/subscription.js';
+import { ACK_BYTES } from './commit-queue.js';
 import type { Connection } from './connection.js';
 
 const frame = new PublishFrame();
@@ -84,6 +85,7 @@ export function handlePublish(
     // Sent again before its PUBREL: the message is in the log already, whoever may publish what by now; only the answer is given again
     // [MQTT-4.3.3-10].
     if (properties.topicAlias > 0) resolveAlias(connection, properties.topicAlias);
+    connection.countUncommitted(ACK_BYTES);
     acknowledge(connection, ReasonCode.Success);
     return;
   }

@@ -15,6 +15,7 @@ import type { Session } from '../session/session.js';
 import type { Subscription } from '../session/subscription.js';
 import type { SubscribedFilter } from '../state/records.js';
 import type { Broker } from './broker.js';
+import { WORK_BYTES } from './commit-queue.js';
 import type { Connection } from './connection.js';
 
 /** As many refusals as a SUBACK explains. */
@@ -34,9 +35,6 @@ interface Refused {
   readonly reasonCode: number;
   readonly why: string;
 }
-
-/** What a SUBSCRIBE or UNSUBSCRIBE that waits for its commit takes in memory, beyond its own bytes. */
-const WAITING_BYTES = 512;
 
 export function handleSubscribe(connection: Connection, frame: Buffer): void {
   const { broker, splitter, transport } = connection;
@@ -110,7 +108,7 @@ function carryOut(
     ? broker.journal.subscribed(session, subscriptionId, filters)
     : broker.log.endOffset;
   const offset = isRecorded ? target - 1 : target;
-  connection.countUncommitted(frameBytes + WAITING_BYTES);
+  connection.countUncommitted(frameBytes + WORK_BYTES);
   broker.whenCommitted(target, () => {
     session.subscriptionsUncommitted -= added;
     // The connection may be gone by now; the subscription counts for as long as the session lasts.
@@ -247,7 +245,7 @@ export function handleUnsubscribe(connection: Connection, frame: Buffer): void {
   const target = session.isRecorded
     ? broker.journal.unsubscribed(session, packet.filters)
     : broker.log.endOffset;
-  connection.countUncommitted(frame.length + WAITING_BYTES);
+  connection.countUncommitted(frame.length + WORK_BYTES);
   broker.whenCommitted(target, () => {
     if (broker.state.session(session.clientId) !== session) return;
     const unknown: string[] = [];

@@ -686,6 +686,41 @@ test('a client whose SUBSCRIBEs and UNSUBSCRIBEs come faster than the disk takes
     { log: { uncommittedBytes: 65_536 } },
   ));
 
+test('a client that repeats itself while nothing is committed is not read from for a while, whatever it repeats', () =>
+  byHand(
+    async (broker) => {
+      const publish = {
+        cmd: 'publish',
+        topic: 'a',
+        payload: 'x',
+        qos: 2,
+        messageId: 1,
+        dup: true,
+        retain: false,
+      } as const;
+      const unknown = { cmd: 'pubrel', messageId: 99 } as const;
+      const settings = { ...{ clientId: 'p', clean: false }, version: 4 } as const;
+      for (const repeated of [publish, unknown]) {
+        const client = await broker.open(settings);
+        client.send({ ...publish, dup: false });
+        let sent = 0;
+        for (; sent < 5000 && !client.transport.isPaused; sent++) client.send(repeated);
+        assert.ok(sent > 100 && sent < 2000, `${repeated.cmd} was read ${sent} times`);
+        await settle(broker);
+        assert.equal(client.transport.isPaused, false, 'what is committed is answered, and more is read');
+        assert.equal(
+          client.all(repeated === publish ? 'pubrec' : 'pubcomp').length,
+          sent + (repeated === publish ? 1 : 0),
+        );
+        client.send({ cmd: 'pubrel', messageId: 1 });
+        await settle(broker);
+        client.send({ cmd: 'disconnect' });
+        await settle(broker);
+      }
+    },
+    { log: { uncommittedBytes: 65_536 } },
+  ));
+
 test('publish() of HTTP resolves at its commit, not before', () =>
   byHand(async (broker) => {
     const events: string[] = [];
