@@ -72,6 +72,9 @@ class Verification {
   #totalBytes = 0;
   #epoch = 0;
   readonly #topics = new Set<string>();
+  readonly #unreadable = new Set<string>();
+  /** How far the file is read that is being read. */
+  #position = 0;
 
   constructor(directory: string, options: VerifyOptions) {
     this.#directory = directory;
@@ -91,6 +94,8 @@ class Verification {
     bases.forEach((base, i) => {
       endOffset = this.#segment(base, bases[i + 1]) ?? endOffset;
     });
+    // Where the last one cannot be read, nobody knows where the log ends.
+    if (bases.length > 0 && this.#unreadable.has(fileName(bases.at(-1)!, 'log'))) endOffset = Infinity;
     for (const base of offsetsOf(names, 'index')) {
       if (base > (bases.at(-1) ?? -1)) {
         this.#damage(fileName(base, 'index'), 0, 'its segment is missing', base);
@@ -137,6 +142,7 @@ class Verification {
           this.#find({ kind: 'note', file: name, position: step.position, what, fromOffset: endOffset });
         }
         report.bytes = doneBefore + step.position;
+        this.#position = step.position;
         this.#options.onProgress?.(report.bytes, this.#totalBytes);
       }
       report.bytes = doneBefore + reader.fileBytes;
@@ -152,6 +158,7 @@ class Verification {
       const content = Buffer.alloc(file.bytes);
       return content.subarray(0, file.read(content, 0));
     });
+    if (bytes === undefined && this.#unreadable.has(name)) return;
     if (bytes === undefined) {
       // Beside a running broker it may be about to be written.
       this.#find({
@@ -206,15 +213,19 @@ class Verification {
     const { disk, zstd, onProgress } = this.#options;
     const report = this.#report;
     const bytes = this.#withFile(name, (file) => file.bytes);
-    if (bytes === undefined) return true;
+    if (bytes === undefined) return !this.#unreadable.has(name);
     const doneBefore = report.bytes;
-    const result = verifySnapshot(disk, join(this.#directory, name), zstd, ({ recordCount }, position) => {
-      report.batches++;
-      report.records += recordCount;
-      onProgress?.(doneBefore + position, this.#totalBytes);
-    });
+    const result = this.#reading(name, () =>
+      verifySnapshot(disk, join(this.#directory, name), zstd, ({ recordCount }, position) => {
+        report.batches++;
+        report.records += recordCount;
+        this.#position = position;
+        onProgress?.(doneBefore + position, this.#totalBytes);
+      }),
+    );
     report.snapshots++;
     report.bytes = doneBefore + bytes;
+    if (result === undefined) return false;
     if ('damage' in result) this.#damage(name, result.position, result.damage);
     else if (end > endOffset) this.#damage(name, 0, `the log ends before offset ${endOffset} already`);
     else return true;
@@ -223,7 +234,7 @@ class Verification {
 
   /** Undefined where the file has gone since the directory was listed: retention and new snapshots remove what is old. */
   #withFile<T>(name: string, work: (file: DiskFile) => T): T | undefined {
-    return readable(join(this.#directory, name), () => {
+    return this.#reading(name, () => {
       let file: DiskFile;
       try {
         file = this.#options.disk.open(join(this.#directory, name), 'read');
@@ -237,6 +248,21 @@ class Verification {
         file.close();
       }
     });
+  }
+
+  /** What cannot be read is told of, once for each file, and does not hide what else there is: undefined then. */
+  #reading<T>(name: string, work: () => T): T | undefined {
+    this.#position = 0;
+    try {
+      return readable(join(this.#directory, name), work);
+    } catch (error) {
+      if (!(error instanceof GomqError) || error.code !== 'DATA_UNREADABLE') throw error;
+      if (!this.#unreadable.has(name)) {
+        this.#unreadable.add(name);
+        this.#damage(name, this.#position, `cannot be read from here on: ${(error.cause as Error).message}`);
+      }
+      return undefined;
+    }
   }
 
   #damage(name: string, position: number, what: string, fromOffset?: number, toOffset?: number): void {

@@ -8,7 +8,7 @@ import type { DataDirectory } from '../log/data-directory.js';
 import { nodeDisk } from '../log/disk.js';
 import { type DiskLog, openDiskLog } from '../log/disk-log.js';
 import type { RetentionEvents } from '../log/log.js';
-import { writeCommitted } from '../log/membership.js';
+import { readCommitted, writeCommitted } from '../log/membership.js';
 import { loadZstd } from '../log/zstd.js';
 import { topicNameIn } from '../session/message.js';
 import { applyRecord } from './apply.js';
@@ -50,7 +50,7 @@ export class Storage {
   readonly #maker: SnapshotMaker;
   readonly #path: string;
   readonly #logger: Logger;
-  readonly #timer: NodeJS.Timeout | undefined = undefined;
+  readonly #timer: NodeJS.Timeout;
   #committed = 0;
   #isNoteFailing = false;
   #hashListener: (offset: number, hash: Buffer) => void = () => undefined;
@@ -72,7 +72,6 @@ export class Storage {
     this.#path = path;
     this.#logger = logger;
     this.#bind = bind;
-    if (replica === undefined) return;
     this.#timer = setInterval(() => this.#noteCommitted(), COMMITTED_MS);
     this.#timer.unref();
   }
@@ -96,7 +95,7 @@ export class Storage {
     clearInterval(this.#timer);
     this.replica?.stop();
     await this.log.close();
-    if (this.replica !== undefined) this.#noteCommitted();
+    this.#noteCommitted();
     await this.#maker.stop();
   }
 
@@ -146,6 +145,7 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
       neededFrom: (before) => (retention === undefined ? 0 : retention.neededFrom(before)),
       onLost: (from, to) => retention?.onLost(from, to),
     });
+    if (committed === undefined) tellWhatIsMissing(log, path, logger);
     const { state, offset, unusable } = await restoreState(log, path, options);
     const made = new SnapshotMaker({
       directory: path,
@@ -173,6 +173,27 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
     await log?.close();
     throw error;
   }
+}
+
+/**
+ * What is noted as committed is never too much, so a log that ends before it has lost its end without leaving a trace: a segment was removed, the file
+ * system forgot it, or, where not every write waits for the disk, so did the machine. (In a cluster that is for LocalLog: others may have it.)
+ */
+function tellWhatIsMissing({ endOffset }: DiskLog, path: string, logger: Logger): void {
+  let committed: number;
+  try {
+    committed = readCommitted(path);
+  } catch (error) {
+    logger.warn('cannot read what was known to be committed', { data: path, error });
+    return;
+  }
+  if (committed <= endOffset) return;
+  logger.error('the log ends before what was known to be committed: what lay between is missing', {
+    data: path,
+    end: endOffset,
+    committed,
+    missing: committed - endOffset,
+  });
 }
 
 async function restoreState(log: DiskLog, path: string, options: StorageOptions): Promise<Restored> {

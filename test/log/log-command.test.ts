@@ -19,6 +19,7 @@ import { SnapshotWriter } from '../../src/log/snapshot-file.js';
 import { type Finding, verifyLog } from '../../src/log/verify.js';
 import {
   batchOf,
+  failingReads,
   logName,
   makeDirectory,
   recordText,
@@ -299,6 +300,31 @@ describe('gomq log verify', () => {
         assert.equal(seen[name as keyof Finding], value, JSON.stringify(found));
     });
   }
+
+  it('tells of every file that cannot be read, once, and reads the others', () => {
+    const directory = makeData();
+    flip(join(directory, logName(20)), BATCH_HEADER_BYTES + 3);
+    const known = findings(directory);
+    assert.equal(known.length, 1);
+    const names = [logName(0), logName(10), fileName(0, 'index'), fileName(20, 'snapshot')];
+    for (const name of names) {
+      for (const operation of ['open', 'read'] as const) {
+        const disk = failingReads(join(directory, name), operation);
+        const found = findings(directory, disk);
+        assert.deepEqual(
+          found.filter(({ file }) => file !== name),
+          known,
+          `${operation} of ${name}`,
+        );
+        const own = found.filter(({ file }) => file === name);
+        assert.deepEqual(
+          own.map(({ kind, position }) => [kind, position]),
+          [['damage', 0]],
+        );
+        assert.match(own[0]!.what, /EIO: i\/o error/);
+      }
+    }
+  });
 
   it('finds a snapshot that ends behind the log, and an index without its segment', () => {
     const directory = makeData();
