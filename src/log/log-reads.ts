@@ -2,7 +2,8 @@
 import { open } from 'node:fs/promises';
 import type { Disk } from './disk.js';
 
-/** When the process has too many files open, it tries again after this. */
+/** Too many files are open, or there is too little memory: that says nothing about the file, and passes. */
+const PASSING_CODES: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 const RETRY_MS = 100;
 
 /** Both throw what the operating system answers, with its `code`. */
@@ -34,7 +35,7 @@ export const nodeReads: LogReads = {
   whole: (path) => readAt(path, 0, undefined),
 };
 
-/** Reads that wait for as long as too many files are open, which says nothing about the file that is read. They give up when the log is closed. */
+/** Reads that wait for as long as it is only the machine that has no room for them. They give up when the log is closed. */
 export function patientReads(reads: LogReads, isClosed: () => boolean): LogReads {
   const retry = async (read: () => Promise<Buffer>): Promise<Buffer> => {
     for (;;) {
@@ -42,7 +43,7 @@ export function patientReads(reads: LogReads, isClosed: () => boolean): LogReads
         return await read();
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
-        if ((code !== 'EMFILE' && code !== 'ENFILE') || isClosed()) throw error;
+        if (!PASSING_CODES.has(code) || isClosed()) throw error;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }

@@ -419,7 +419,7 @@ function failReads(disk: SimulatedDisk, code: string, times: number, ...names: s
   return count;
 }
 
-for (const code of ['EMFILE', 'ENFILE']) {
+for (const code of ['EMFILE', 'ENFILE', 'ENOMEM']) {
   test(`${code} for a while is waited for, be it for an index or for a segment`, async (context) => {
     const { disk, lines, open } = simulate(context);
     const first = await open({ segmentBytes: 20_000, compression: 'none' });
