@@ -13,7 +13,7 @@ const DIAL_MS = 1000;
 const DIAL_AGAIN_MS = 50;
 /** After a link broke: a process that is ending may still have taken the knock at its door. */
 const LINK_AGAIN_MS = 10;
-/** Each link that broke before the log could follow makes it so much longer, up to the maximum. */
+/** Each link that broke before the log had caught up makes it so much longer, up to the maximum. */
 const LINK_AGAIN_FACTOR = 4;
 const LINK_AGAIN_MS_MAX = 2000;
 const PROBE_MS = 300;
@@ -108,7 +108,8 @@ export class Follower {
           link.destroy(undefined);
         } catch (error) {
           if (this.#isOver) return;
-          const { message } = error as Error;
+          if (!(error instanceof GomqError)) throw error;
+          const { message } = error;
           if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
           told = message;
           await this.#probe(to.address);
@@ -139,11 +140,13 @@ export class Follower {
           if (!(error instanceof GomqError)) throw error;
           throw new GomqError('PEER_PROTOCOL', `cannot note the epochs of the leader: ${error.message}`);
         }
-        this.#againMs = LINK_AGAIN_MS;
         logger.info('follows the leader', { leader, epoch, logEnd: log.endOffset });
         options.onChange();
       },
-      onCaughtUp: options.onCaughtUp,
+      onCaughtUp: () => {
+        this.#againMs = LINK_AGAIN_MS;
+        options.onCaughtUp();
+      },
       onCut: (cut) => {
         this.stop();
         options.onCut(cut);

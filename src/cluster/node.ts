@@ -477,11 +477,18 @@ export class ClusterNode {
   /** Does something to a log that is open, and tells of what it is then. */
   async #change(work: (local: LocalLog) => Promise<void>): Promise<void> {
     if (this.#local.storage === undefined || this.#isDamaged || this.#isStopping) return;
-    await work(this.#local);
+    try {
+      await work(this.#local);
+    } catch (error) {
+      if (!(error instanceof GomqError) || error.code !== 'DATA_DAMAGED') throw error;
+      this.onDamaged(error.message);
+    }
     this.#tellOpened();
   }
 
   #tellOpened(): void {
+    // Found damaged in the meantime: it is told of when it is replaced.
+    if (this.#isDamaged) return;
     const { shape, incarnation } = this.#local;
     this.#run(() => this.#election.onLogOpened({ ...shape, incarnation }));
     this.#registration.renew();
@@ -670,10 +677,12 @@ export class ClusterNode {
 
   #follow(leader: string, epoch: number): void {
     if (this.#election.leader !== leader || this.#election.epoch !== epoch || this.#isStopping) return;
-    if (this.#local.storage === undefined) {
+    if (this.#local.storage === undefined || this.#isDamaged) {
       this.#waitForLeader();
       return;
     }
+    // Of the same leader, where it was asked for twice.
+    this.#stopFollowing();
     const { directory, clock, logger, onChange, onDefect } = this.#options;
     /** The log is not what it was: it is followed again when that is done. */
     const goOnAfter = (work: () => Promise<void>): void => {

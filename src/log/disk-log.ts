@@ -382,7 +382,7 @@ export class DiskLog implements Log, ReadableLog {
    * Takes off the records from `end` on, for good when this resolves: none of them is committed, all are kept, and all came as batches. It is where one
    * of these begins, or the log ends.
    * @returns how many bytes went; undefined where `end` is in a segment before the last: nothing has changed then, and cutLog does it in a log that is closed
-   * @throws {GomqError} DISK_FAILED, DATA_DAMAGED
+   * @throws {GomqError} DISK_FAILED
    */
   async cut(end: number): Promise<number | undefined> {
     assert(!this.#isAlone && this.#run.count === 0, 'the log of a member, which gets batches');
@@ -393,14 +393,14 @@ export class DiskLog implements Log, ReadableLog {
     const batch = end === this.endOffset ? active.batchCount : active.batchOf(end);
     assert(active.base(batch) === end, `the log is cut at ${end}, where no batch begins`);
     const bytes = active.storedBytes;
-    const lastEpoch = await this.#epochBefore(batch);
     if (this.#failure !== undefined) throw this.#failure;
     await new Promise<void>((resolve, reject) => {
       this.#cutting = { resolve, reject };
       this.#writer.send({ kind: 'cut', position: active.position(batch) });
     });
-    active.cut(batch, lastEpoch);
-    this.#epoch = Math.max(this.#options.epoch, lastEpoch);
+    active.cut(batch);
+    const last = batch > 0 ? active : this.segments.sealed.at(-1);
+    this.#epoch = Math.max(this.#options.epoch, last?.lastEpoch ?? 0);
     this.#run = RecordRun.open(end, 0);
     this.#keptOffset = end;
     this.#batchesEnd = end;
@@ -408,20 +408,6 @@ export class DiskLog implements Log, ReadableLog {
       this.#uncommittedBytes -= this.#uncommitted.pop()!.bytes;
     }
     return bytes - active.storedBytes;
-  }
-
-  /** Of the last record before a batch of the active segment. */
-  async #epochBefore(batch: number): Promise<number> {
-    const { active, sealed } = this.segments;
-    if (batch === 0) return sealed.at(-1)?.lastEpoch ?? 0;
-    const path = this.segments.path(active.baseOffset);
-    const position = active.position(batch - 1);
-    const header = decodeHeader(await this.#reads.read(path, position, BATCH_HEADER_BYTES), 0);
-    if ('damage' in header) {
-      const first = active.base(batch - 1);
-      throw damageError(path, position, `offsets ${first} to ${active.end(batch - 1) - 1}`, header.damage);
-    }
-    return header.epoch;
   }
 
   /** The one to call when a segment has ended, is on disk and committed, with one past its last offset. */

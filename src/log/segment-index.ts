@@ -211,6 +211,8 @@ const INITIAL_IDS = 1024;
 export class SegmentIndexBuilder extends SegmentIndex {
   readonly #columns: Columns;
   readonly #idOf = new Map<string, number>();
+  /** Where epochs begin among the batches. */
+  readonly #epochs: { readonly batch: number; readonly epoch: number }[] = [];
   /** Ids of the batch that is being added. */
   readonly #batchIds = new Set<number>();
 
@@ -251,6 +253,7 @@ export class SegmentIndexBuilder extends SegmentIndex {
     columns.timestamps[count] = header.timestampMs;
     columns.flags[count] = header.flags;
     columns.lastEpoch = header.epoch;
+    if (this.#epochs.at(-1)?.epoch !== header.epoch) this.#epochs.push({ batch: count, epoch: header.epoch });
     const isKnown = topics !== undefined && this.#collectIds(topics);
     columns.any[count] = isKnown ? 0 : 1;
     const start = columns.idStarts[count]!;
@@ -258,11 +261,12 @@ export class SegmentIndexBuilder extends SegmentIndex {
     columns.count = count + 1;
   }
 
-  /** Takes off the batches from the one with this place on; the last that stays is of `lastEpoch`. Names of topics stay, with their ids. */
-  cut(batch: number, lastEpoch: number): void {
+  /** Takes off the batches from the one with this place on. Names of topics stay, with their ids. */
+  cut(batch: number): void {
     assert(batch <= this.#columns.count, `batch ${batch} of ${this.#columns.count}`);
+    while (this.#epochs.length > 0 && this.#epochs.at(-1)!.batch >= batch) this.#epochs.pop();
     this.#columns.count = batch;
-    this.#columns.lastEpoch = lastEpoch;
+    this.#columns.lastEpoch = this.#epochs.at(-1)?.epoch ?? 0;
   }
 
   /** A copy of what there is so far. */

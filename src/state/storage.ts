@@ -157,8 +157,11 @@ export async function openStorage(options: StorageOptions): Promise<Storage> {
     maker = made;
     log.onSeal((endOffset) => made.onSeal(endOffset, config.log.segmentBytes));
     const onReplicaFailure = (error: unknown): void => {
-      const isDamage = error instanceof GomqError && error.code === 'DATA_DAMAGED';
-      if (isDamage && options.onDamaged !== undefined) options.onDamaged(error.message);
+      // What the operating system cannot read is as good as damaged: another node has it.
+      const { code } = error as NodeJS.ErrnoException;
+      const isUnreadable =
+        error instanceof GomqError ? code === 'DATA_DAMAGED' : /^E[A-Z0-9]+$/.test(code ?? '');
+      if (isUnreadable && options.onDamaged !== undefined) options.onDamaged((error as Error).message);
       else options.onDefect(error);
     };
     const replica =

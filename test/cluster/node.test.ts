@@ -234,6 +234,13 @@ function resume(
   };
 }
 
+function append(highWatermark: number, ...batches: Buffer[]): FrameToMember {
+  return {
+    ...({ type: 'append', epoch: 2, highWatermark, logStart: 0 } as const),
+    batches: batches.map((bytes) => ({ bytes, topics: undefined })),
+  };
+}
+
 /** One record of epoch 2: a retained message of this topic. */
 function retainedBatch(offset: number, topic: string): Buffer {
   const message = new Message();
@@ -340,10 +347,6 @@ test('a leader that sends nonsense loses its link, and nothing else happens', as
 });
 
 test('what the leader lacks is taken off the end of the log, which goes on as it is, and never was in the state', async (context) => {
-  const append = (highWatermark: number, ...batches: Buffer[]): FrameToMember => ({
-    ...({ type: 'append', epoch: 2, highWatermark, logStart: 0 } as const),
-    batches: batches.map((bytes) => ({ bytes, topics: undefined })),
-  });
   const positions: number[] = [];
   const made = await bench(context, {
     committed: RECORDS,
@@ -371,6 +374,76 @@ test('what the leader lacks is taken off the end of the log, which goes on as it
   const isRetained = (topic: string) => state.retained.get([topic]) !== undefined;
   assert.deepEqual(['stays', 'goes', 'goes too', 'comes'].filter(isRetained), ['stays', 'comes']);
   assert.equal(log.endOffset, RECORDS + 2);
+});
+
+test('a log that is found to be damaged while its end is taken off is put aside, and followed by nobody but the copy', async (context) => {
+  const made = await bench(context, {
+    committed: RECORDS,
+    onPosition: (link, logEnd, times) => {
+      // As a leader does: a node has one link.
+      for (const former of made.links.slice(0, -1)) former.destroy(undefined);
+      if (times > 1) {
+        resume(RECORDS)(link, Math.min(logEnd, RECORDS + 1), times);
+        return;
+      }
+      resume(RECORDS)(link, logEnd, times);
+      link.send(append(RECORDS, retainedBatch(RECORDS, 'stays'), retainedBatch(RECORDS + 1, 'goes')));
+      const { log } = made.storage!;
+      const cut = log.cut.bind(log);
+      log.cut = (end) => {
+        made.node!.onDamaged('a replay has met it');
+        return cut(end);
+      };
+      void until(() => log.keptOffset === RECORDS + 2, 'all to be kept').then(() => link.destroy(undefined));
+    },
+  });
+  const before = made.directory.incarnation;
+  await until(() => made.said(/put the damaged log aside/), 'the log to be put aside');
+  assert.notEqual(made.directory.incarnation, before);
+  const follows = () => made.lines.filter(({ message }) => message === 'follows the leader').length;
+  await until(() => follows() > 1, 'the copy to follow');
+  const [links, followed] = [made.links.length, follows()];
+  await quiet();
+  assert.deepEqual([made.links.length, follows()], [links, followed], 'there is one link, and it stays');
+  assert.deepEqual(made.failures, []);
+});
+
+test('nobody is elected while the end of its log is taken off', async (context) => {
+  let goOn = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  let isCutting = false;
+  const made = await bench(context, {
+    committed: RECORDS,
+    onPosition: (link, logEnd, times) => {
+      if (times > 1) {
+        resume(RECORDS)(link, RECORDS, times);
+        return;
+      }
+      resume(RECORDS)(link, logEnd, times);
+      link.send(append(RECORDS, retainedBatch(RECORDS, 'goes')));
+      const { log } = made.storage!;
+      const cut = log.cut.bind(log);
+      log.cut = async (end) => {
+        isCutting = true;
+        await held;
+        return cut(end);
+      };
+      void until(() => log.keptOffset === RECORDS + 1, 'all to be kept').then(() => link.destroy(undefined));
+    },
+  });
+  await until(() => isCutting, 'the cut');
+  await made.killLeader();
+  await quiet();
+  const campaigns = [...made.coordinator.campaigns];
+  goOn();
+  assert.deepEqual(campaigns, []);
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.ok(
+    made.lines.some(({ message, fields }) => message === 'leads the cluster' && fields?.logEnd === RECORDS),
+  );
 });
 
 test('a snapshot that cannot be written is given up, and asked for again', async (context) => {

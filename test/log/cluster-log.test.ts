@@ -10,7 +10,9 @@ import { nodeDisk } from '../../src/log/disk.js';
 import { type DiskLog, type DiskLogOptions, type EncodedBatch, openDiskLog } from '../../src/log/disk-log.js';
 import { readCommitted, readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
-import { append, logOptions, range, readAll } from './disk-logs.js';
+import { batchOf } from './batches.js';
+import { append, logOptions, range, readAll, SimulatedDirectory } from './disk-logs.js';
+import { SimulatedDisk } from './simulated-disk.js';
 
 async function open(
   context: TestContext,
@@ -135,13 +137,15 @@ test('a log that is cut at the end of any batch is the log up to there, and goes
   }
 });
 
+const LAST_OF_FOUR = 46;
+
 test('a member whose log is cut while it is open goes on with what another leader has, now and when it is opened again', async (context) => {
   const folder = temporaryFolder();
   const settings = { compression: 'none' } as const;
   const former = await open(context, join(folder, 'former'), settings);
   const batches = await lead(former, 'former', [
-    { epoch: 4, rounds: 30 },
-    { epoch: 5, rounds: 20 },
+    { epoch: 4, rounds: LAST_OF_FOUR },
+    { epoch: 5, rounds: 4 },
   ]);
   const outcomes = new Set<string>();
   // In an earlier segment, at the first batch of the last one, in the middle of an epoch, where one begins, before the last batch, nothing at all.
@@ -163,7 +167,10 @@ test('a member whose log is cut while it is open goes on with what another leade
       outcomes.add('left alone');
     } else {
       assert.equal(bytesCut, storedBytes - member.storedBytes);
-      assert.deepEqual([member.endOffset, member.keptOffset, member.epoch], [cut, cut, place > 30 ? 5 : 4]);
+      assert.deepEqual(
+        [member.endOffset, member.keptOffset, member.epoch],
+        [cut, cut, place > LAST_OF_FOUR ? 5 : 4],
+      );
       const next = await open(context, join(folder, `next-${place}`), settings);
       take(next, batches.slice(0, place));
       const after = await lead(next, 'next', [{ epoch: 6, rounds: 20 }]);
@@ -187,6 +194,10 @@ test('a member whose log is cut while it is open goes on with what another leade
     directory.release();
   }
   assert.deepEqual([...outcomes].sort(), ['a part of it', 'left alone', 'the whole segment']);
+  assert.ok(
+    former.segments.active.baseOffset < batches[LAST_OF_FOUR - 3]!.baseOffset,
+    'both epochs are in the last segment',
+  );
 });
 
 /** A leader appends in these epochs, a batch each round. */
@@ -214,6 +225,81 @@ function take(log: DiskLog, batches: readonly EncodedBatch[]): void {
     assert.ok(!('damage' in header));
     log.appendBatch(bytes, header, topics);
   }
+}
+
+test('a log is cut below where it ended when it was opened, twice, and then led with', async () => {
+  const directory = openDataDirectory(join(temporaryFolder(), 'a'), { nodeId: 'gomq' });
+  const options = logOptions(directory, undefined, { committed: 0, segmentBytes: 65_536 });
+  let log = await openDiskLog(options);
+  for (let offset = 0; offset < 10; offset++) takeOne(log, batchOf(offset, 1, { epoch: offset < 5 ? 4 : 5 }));
+  await log.settled();
+  await log.close();
+  log = await openDiskLog({ ...options, committed: 3 });
+  for (const [end, epoch] of [
+    [7, 5],
+    [4, 4],
+  ] as const) {
+    await log.cut(end);
+    assert.deepEqual([log.endOffset, log.keptOffset, log.epoch], [end, end, epoch]);
+  }
+  await assert.rejects(log.cut(2), /cut at 2, and committed up to 3/);
+  takeOne(log, batchOf(4, 1, { epoch: 6 }));
+  await log.settled();
+  log.advance(5);
+  assert.equal(log.uncommittedBytes, 0);
+  log.setEpoch(7);
+  append(log, 't');
+  await log.settled();
+  assert.equal(log.endOffset, 6);
+  await log.close();
+  log = await openDiskLog({ ...options, committed: 5 });
+  assert.deepEqual([log.endOffset, log.epoch], [6, 7]);
+  await log.close();
+  directory.release();
+});
+
+test('a log of which all is cut begins again, in an earlier epoch too', async () => {
+  const directory = openDataDirectory(join(temporaryFolder(), 'a'), { nodeId: 'gomq' });
+  const options = logOptions(directory, undefined, { committed: 0, segmentBytes: 65_536 });
+  let log = await openDiskLog(options);
+  for (let offset = 0; offset < 10; offset++) takeOne(log, batchOf(offset, 1, { epoch: 4 }));
+  await log.settled();
+  const uncommittedBefore = log.uncommittedBytes;
+  const bytesCut = await log.cut(0);
+  assert.ok(bytesCut !== undefined && bytesCut > 0 && uncommittedBefore > 0);
+  assert.deepEqual([log.endOffset, log.epoch, log.uncommittedBytes], [0, 1, 0]);
+  takeOne(log, batchOf(0, 3, { epoch: 2 }));
+  await log.settled();
+  await log.close();
+  log = await openDiskLog(options);
+  assert.deepEqual([log.endOffset, log.epoch], [3, 2]);
+  await log.close();
+  directory.release();
+});
+
+for (const operation of ['truncate', 'sync'] as const) {
+  test(`a cut whose ${operation} fails is no cut, and the end of the log`, async () => {
+    const disk = new SimulatedDisk({ seed: 1 });
+    const failures: string[] = [];
+    const onFailure = (error: Error) => failures.push(error.message);
+    const options = { committed: 0, segmentBytes: 65_536, onFailure };
+    const log = await openDiskLog(logOptions(new SimulatedDirectory(), disk, options));
+    for (let offset = 0; offset < 4; offset++) takeOne(log, batchOf(offset, 1));
+    await log.settled();
+    disk.fault = (one, path) => (one === operation && path.endsWith('.log') ? 'EIO' : undefined);
+    await assert.rejects(log.cut(2), /EIO/);
+    assert.equal(failures.length, 1);
+    assert.equal(log.endOffset, 4);
+    // As one who asks later finds it.
+    await assert.rejects(log.cut(2), /EIO/);
+    await log.close();
+  });
+}
+
+function takeOne(log: DiskLog, bytes: Buffer): void {
+  const header = checkBatch(bytes);
+  assert.ok(!('damage' in header));
+  log.appendBatch(bytes, header, undefined);
 }
 
 test('a directory remembers its cluster, and how far it was committed', () => {

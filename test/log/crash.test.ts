@@ -125,7 +125,7 @@ class Writing {
       this.answers.length = 0;
       this.#writer.handle({ kind: 'cut', position: index.position(batch) });
       if (this.answers.at(-1)?.kind !== 'cut') return;
-      index.cut(batch, 1);
+      index.cut(batch);
       this.#nextOffset = end;
     };
     return { end, cut };
