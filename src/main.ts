@@ -250,6 +250,7 @@ async function startAlone(common: Common): Promise<Core> {
     cluster: {
       node,
       isServing: () => true,
+      isLeading: () => true,
       leader: () => undefined,
       openLeader: alone,
       stepDown: alone,
@@ -400,6 +401,7 @@ async function startNode(
       node: directory.nodeId,
       status: () => ({ ...started.status, replicas, minInSync: minInSyncOf(config) }),
       isServing: () => broker !== undefined,
+      isLeading: () => started.isLeading,
       // Where this node leads, and does not serve yet, there is no other one to ask.
       leader: () => (started.leaderPeer === undefined ? undefined : started.leader),
       async openLeader() {

@@ -192,6 +192,11 @@ export class ClusterNode {
     return this.#view?.members.get(leader)?.value.peer;
   }
 
+  /** This node leads, although it may not serve clients yet. */
+  get isLeading(): boolean {
+    return this.#leadership !== undefined;
+  }
+
   /** What is appended now can be committed: enough nodes are in sync, and all of them are there. */
   get hasEnough(): boolean {
     return this.#leadership?.hasEnough ?? false;

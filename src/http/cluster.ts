@@ -17,6 +17,8 @@ export interface HttpCluster {
   status(): HttpClusterStatus;
   /** True while clients are served here, false while another node leads or nobody does. */
   isServing(): boolean;
+  /** True while this node leads, also where it waits for others before it serves clients. */
+  isLeading(): boolean;
   /** Another node that leads; undefined where nobody is known to. */
   leader(): string | undefined;
   /** A connection to the API of that node, which takes what comes over it as judged by this one. Rejects with a GomqError. */

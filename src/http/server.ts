@@ -217,10 +217,11 @@ function createRoutes(
     if (!wasPassedOn(socket)) guard.checkOperator(headers, socket.remoteAddress);
   };
   type Handler = (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>;
+  /** Has whoever leads answer: this node, where `isHere` says so, or another one. */
   const onLeader =
-    (handle: Handler): Handler =>
+    (handle: Handler, isHere = () => cluster.isServing()): Handler =>
     async (request, reply) => {
-      if (cluster.isServing()) return handle(request, reply);
+      if (isHere()) return handle(request, reply);
       const body = request.body as Buffer | undefined;
       return leaderLink.forward(request, reply, body, wasPassedOn(request.socket), callerOf(request));
     };
@@ -259,18 +260,25 @@ function createRoutes(
   fastify.get('/api/v1/cluster', { onRequest: checkCaller, handler: async () => cluster.status() });
   fastify.post('/api/v1/cluster/step-down', {
     onRequest: checkOperator,
-    handler: onLeader(async () => {
-      await cluster.stepDown();
-      return { ok: true };
-    }),
+    handler: onLeader(
+      async () => {
+        await cluster.stepDown();
+        return { ok: true };
+      },
+      () => cluster.isLeading(),
+    ),
   });
   fastify.delete('/api/v1/cluster/members/:node', {
     onRequest: checkOperator,
-    handler: onLeader(async (request) => {
-      const { node } = request.params as { node: string };
-      await cluster.removeNode(node);
-      return { ok: true };
-    }),
+    // A new leader may wait for the very node that is to be taken out, and serve nobody until then.
+    handler: onLeader(
+      async (request) => {
+        const { node } = request.params as { node: string };
+        await cluster.removeNode(node);
+        return { ok: true };
+      },
+      () => cluster.isLeading(),
+    ),
   });
   fastify.post('/api/v1/cluster/members/:node/force-lead', {
     onRequest: checkOperator,

@@ -179,6 +179,21 @@ describe('HTTP API of a cluster', () => {
     assert.deepEqual([wildcard.status, codeOf(wildcard)], [400, 'TOPIC_INVALID']);
   });
 
+  it('has a leader that serves nobody yet do what an operator asks, and nothing else', async () => {
+    leader.cluster.serving = false;
+    leader.cluster.isWaiting = true;
+    for (const { address } of [leader, member]) {
+      leader.cluster.asked = [];
+      const removed = await ask(address, '/api/v1/cluster/members/c', { method: 'DELETE' });
+      assert.deepEqual([removed.status, leader.cluster.asked], [200, ['remove c']]);
+      const published = await ask(address, '/pub', publishing('{"topic_name":"a","payload":"x"}'));
+      assert.deepEqual([published.status, codeOf(published)], [503, 'NOT_READY']);
+    }
+    leader.cluster.isWaiting = false;
+    const late = await ask(leader.address, '/api/v1/cluster/members/c', { method: 'DELETE' });
+    assert.deepEqual([late.status, codeOf(late)], [503, 'NOT_READY']);
+  });
+
   it('steps down and removes a node, on whichever node that is asked', async () => {
     for (const { address } of [leader, member]) {
       const stepped = await ask(address, '/api/v1/cluster/step-down', { method: 'POST' });

@@ -7,6 +7,8 @@ import type { HttpCluster, HttpClusterStatus } from '../../src/http/cluster.js';
 export class FakeCluster implements HttpCluster {
   node = 'a';
   serving = true;
+  /** It leads, and serves nobody yet. */
+  isWaiting = false;
   /** Where another node that leads takes what is passed on; undefined where nobody does. */
   leaderPort: number | undefined = undefined;
   failure: GomqError | undefined = undefined;
@@ -29,6 +31,10 @@ export class FakeCluster implements HttpCluster {
 
   isServing(): boolean {
     return this.serving;
+  }
+
+  isLeading(): boolean {
+    return this.serving || this.isWaiting;
   }
 
   leader(): string | undefined {
