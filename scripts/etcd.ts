@@ -100,7 +100,7 @@ export class EtcdProcess {
 
   /** Starts one with nothing in it, and waits until it serves. */
   static async start(): Promise<EtcdProcess> {
-    const etcd = new EtcdProcess(resolve(await findEtcd()), await freePorts());
+    const etcd = new EtcdProcess(resolve(await findEtcd()), await freePair());
     for (let attempt = 1; ; attempt++) {
       try {
         await etcd.#start();
@@ -108,7 +108,7 @@ export class EtcdProcess {
       } catch (error) {
         if (attempt === STARTS_MAX || !String(error).includes('address already in use')) throw error;
         rmSync(etcd.#data, { recursive: true, force: true });
-        etcd.#ports = await freePorts();
+        etcd.#ports = await freePair();
       }
     }
   }
@@ -258,12 +258,17 @@ function isHealthy(endpoint: string): Promise<boolean> {
   });
 }
 
-/** Two that are free now; they are held together, so that they are not the same. */
-async function freePorts(): Promise<Ports> {
-  const servers = await Promise.all([listen(), listen()]);
-  const [client, peer] = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+async function freePair(): Promise<Ports> {
+  const [client, peer] = await freePorts(2);
   return { client: client!, peer: peer! };
+}
+
+/** So many that are free now; they are held together, so that no two are the same. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, listen));
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
 }
 
 function listen(): Promise<ReturnType<typeof createServer>> {

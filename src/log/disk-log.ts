@@ -386,6 +386,7 @@ export class DiskLog implements Log, ReadableLog {
    */
   async cut(end: number): Promise<number | undefined> {
     assert(!this.#isAlone && this.#run.count === 0, 'the log of a member, which gets batches');
+    if (this.#failure !== undefined) throw this.#failure;
     assert(this.#keptOffset === this.endOffset && this.#cutting === undefined, 'nothing is on its way');
     assert(end >= this.#highWatermark, `cut at ${end}, and committed up to ${this.#highWatermark}`);
     const { active } = this.segments;
@@ -393,7 +394,6 @@ export class DiskLog implements Log, ReadableLog {
     const batch = end === this.endOffset ? active.batchCount : active.batchOf(end);
     assert(active.base(batch) === end, `the log is cut at ${end}, where no batch begins`);
     const bytes = active.storedBytes;
-    if (this.#failure !== undefined) throw this.#failure;
     await new Promise<void>((resolve, reject) => {
       this.#cutting = { resolve, reject };
       this.#writer.send({ kind: 'cut', position: active.position(batch) });

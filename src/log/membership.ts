@@ -1,5 +1,5 @@
 // What a data directory knows of the cluster it belongs to: which one, the highest epoch it has promised to (DESIGN R3, R11), the epochs of its
-// log, and, without any promise, how far that was known to be committed.
+// log; and, without any promise and also where there is no cluster, how far the log was known to be committed.
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';

@@ -88,9 +88,9 @@ export class WriterThread implements WriterLink {
 function sendable(request: WriterRequest): WriterRequest {
   if (request.kind !== 'write') return request;
   const batches = request.batches.map(
-    ({ baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded }) => ({
-      ...{ baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded },
-    }),
+    ({ baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded }) => {
+      return { baseOffset, recordCount, flags, epoch, timestampMs, payload, isEncoded };
+    },
   );
   return { ...request, batches };
 }

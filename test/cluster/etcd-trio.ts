@@ -1,10 +1,10 @@
 // Three etcds that are one, as in production: they and who asks them show each other certificates.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { findEtcd } from '../../scripts/etcd.js';
+import { findEtcd, freePorts } from '../../scripts/etcd.js';
 import type { Authority } from '../net/certificate-files.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
@@ -104,13 +104,4 @@ function isListening(port: number): Promise<boolean> {
     socket.once('connect', () => answer(true));
     socket.once('error', () => answer(false));
   });
-}
-
-/** Held together, so that they are different ones. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.once('listening', resolve))));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }

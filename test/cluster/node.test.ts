@@ -17,20 +17,19 @@ import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.
 import type { LinkToMember } from '../../src/replication/peer-link.js';
 import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
 import { Message, publishRecordBytes } from '../../src/session/message.js';
-import { RecordWriter } from '../../src/state/record-codec.js';
-import { writeEpochBegun } from '../../src/state/records.js';
 import { State } from '../../src/state/state.js';
 import { openStorage, type Storage } from '../../src/state/storage.js';
 import { type LogLine, listeningLogger } from '../log/disk-logs.js';
+import { appendEpochBegun } from '../state/epoch-begun.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { ManualCoordinator } from './manual-coordinator.js';
 
 const SECRET = 'sixteen characters';
 const RECORDS = 3;
 const WAIT_MS_MAX = 10_000;
-/** Long enough for a node to campaign many times over. */
 /** How long nobody has to lead before one is forced to. */
 const FORCE_AFTER_MS = 3300;
+/** Long enough for a node to campaign many times over. */
 const QUIET_MS = 700;
 
 /** What is different in a test. */
@@ -72,10 +71,7 @@ class Bench {
     const { isSuspect = false, committed, hasLeader = true, isInSync = true } = this.#setting;
     const storage = await this.#open(0, () => undefined);
     for (let i = 0; i < RECORDS; i++) {
-      const writer = new RecordWriter();
-      writeEpochBegun(writer, { epoch: 1, node: 'a' });
-      const slice = storage.log.append('', writer.length, false);
-      writer.copyTo(slice.buffer, slice.start);
+      appendEpochBegun(storage.log);
     }
     await storage.log.settled();
     storage.log.advance(RECORDS);

@@ -6,11 +6,10 @@ import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/core/clock.js';
 import { loadConfig } from '../../src/core/config-load.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
-import { RecordWriter } from '../../src/state/record-codec.js';
-import { writeEpochBegun } from '../../src/state/records.js';
 import { openStorage, type Storage } from '../../src/state/storage.js';
 import { type LogLine, listeningLogger } from '../log/disk-logs.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
+import { appendEpochBegun } from './epoch-begun.js';
 
 const RECORDS = 20;
 
@@ -44,10 +43,7 @@ async function open(context: TestContext, path: string): Promise<Opened> {
 async function makeLog(context: TestContext, path: string): Promise<string> {
   const { storage, lines, close } = await open(context, path);
   for (let i = 0; i < RECORDS; i++) {
-    const writer = new RecordWriter();
-    writeEpochBegun(writer, { epoch: 1, node: 'a' });
-    const slice = storage.log.append('', writer.length, false);
-    writer.copyTo(slice.buffer, slice.start);
+    appendEpochBegun(storage.log);
     await storage.log.settled();
   }
   await close();
