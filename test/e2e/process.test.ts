@@ -134,7 +134,11 @@ describe('mosquitto_pub and mosquitto_sub', {
         });
         const expected = Array.from({ length: 300 }, (_, i) => `line ${i}`);
         pub.stdin.end(`${expected.join('\n')}\n`);
-        assert.equal(await exit, 0);
+        const code = await exit;
+        // Once in about a thousand times, with mosquitto's broker as with this one, mosquitto_pub -l never ends: it waits for its own thread, which
+        // connects again and again (eclipse-mosquitto/mosquitto issue 1448 is of this kind).
+        pub.kill('SIGKILL');
+        assert.equal(code, 0);
         assert.deepEqual(received, ['first', ...expected]);
       });
     }
