@@ -23,6 +23,9 @@ const RECEIVER = 'src/replication/replica-receiver.ts';
 const SENDER = 'src/replication/replica-sender.ts';
 const LEADERSHIP = 'src/replication/leadership.ts';
 const APPLY = 'src/state/apply.ts';
+const DISK_LOG = 'src/log/disk-log.ts';
+const SEGMENT_WRITER = 'src/log/segment-writer.ts';
+const CUT_TESTS = ['test/log/crash.test.ts', 'test/log/cluster-log.test.ts'];
 const REPLICAS_TEST = ['test/state/replicas.test.ts'];
 /** The driver of the simulation, which does what src/cluster/node.ts does. */
 const DRIVER = 'test/simulation/node.ts';
@@ -145,6 +148,68 @@ const BREAKS: readonly Break[] = [
         to: 'findLast(() => true)',
       },
     ],
+  },
+  one('R7', 'a log that is cut while it is open keeps the history of what went', DRIVER, [
+    '      log.cut();\n      this.#history.cut(end);\n',
+    '      log.cut();\n',
+  ]),
+  one('R7', 'a member follows again before its log is cut', DRIVER, [
+    '    world.after(world.delay(0.1, diskMs()), this.life, () => {\n      this.#cut(end, log.highWatermark);',
+    '    done();\n    world.after(world.delay(0.1, diskMs()), this.life, () => {\n      this.#cut(end, log.highWatermark);',
+  ]),
+  {
+    rule: 'R7',
+    what: 'what a member takes off its log is back after a power cut',
+    patches: [
+      {
+        file: SEGMENT_WRITER,
+        from: '    this.#fileBytes = position;\n    this.#syncAll();\n',
+        to: '    this.#fileBytes = position;\n',
+      },
+    ],
+    tests: CUT_TESTS,
+  },
+  {
+    rule: 'R7',
+    what: 'a log that was cut says that it is cut before it is',
+    patches: [
+      {
+        file: DISK_LOG,
+        from: "this.#writer.send({ kind: 'cut', position: active.position(batch) });",
+        to: "this.#writer.send({ kind: 'cut', position: active.position(batch) });\n      resolve();",
+      },
+    ],
+    tests: CUT_TESTS,
+  },
+  {
+    rule: 'R7',
+    what: 'a log that was cut goes on in the epoch of what went',
+    patches: [
+      {
+        file: DISK_LOG,
+        from: '    this.#epoch = Math.max(this.#options.epoch, last?.lastEpoch ?? 0);\n    this.#run',
+        to: '    void last;\n    this.#run',
+      },
+    ],
+    tests: CUT_TESTS,
+  },
+  {
+    rule: 'R7',
+    what: 'the index of a log that was cut keeps what went',
+    patches: [{ file: DISK_LOG, from: '    active.cut(batch);\n', to: '' }],
+    tests: CUT_TESTS,
+  },
+  {
+    rule: 'R7',
+    what: 'a node that has cut its log keeps the history of what went',
+    patches: [
+      {
+        file: 'src/cluster/local-log.ts',
+        from: '      this.#history.cut(end);\n    } else {',
+        to: '    } else {',
+      },
+    ],
+    tests: ['test/cluster/node.test.ts'],
   },
   one('R7', 'a leader serves before its barrier is committed', DRIVER, [
     'if (!isServed && highWatermark > barrier.offset)',
@@ -286,7 +351,7 @@ function probe(folder: string): Found | undefined {
 function test(folder: string, files: readonly string[]): Found | undefined {
   const { status, stdout } = spawnSync(
     process.execPath,
-    ['--import', 'tsx', '--test', '--test-reporter=tap', ...files],
+    ['--import', 'tsx', '--test', '--test-reporter=tap', '--test-timeout=120000', ...files],
     { cwd: folder, encoding: 'utf8', maxBuffer: OUTPUT_BYTES_MAX },
   );
   if (status === 0) return undefined;
