@@ -12,28 +12,22 @@ import type { Clock } from '../core/clock.js';
 import { GomqError } from '../core/errors.js';
 import type { LogFields, Logger } from '../core/logger.js';
 import { BatchCache } from './batch-cache.js';
-import {
-  type BatchHeader,
-  COMPRESS_BYTES_MIN,
-  decodeHeader,
-  decodePayload,
-  encodeBatch,
-  recordPositions,
-} from './batch-codec.js';
+import { type BatchHeader, COMPRESS_BYTES_MIN, encodeBatch } from './batch-codec.js';
 import { BATCH_HEADER_BYTES, BatchFlag, Codec, RECORD_LENGTH_BYTES } from './batch-format.js';
 import type { DataDirectory, SuspectMarker } from './data-directory.js';
 import { type Disk, nodeDisk } from './disk.js';
 import { DiskLogReader, type ReadableLog } from './disk-log-reader.js';
 import type { Log, LogReader, RecordSlice, RetentionEvents } from './log.js';
-import { type LogReads, nodeReads, patientReads, readsOf } from './log-reads.js';
+import { nodeReads, patientReads, readsOf } from './log-reads.js';
 import type { Space, WriterAnswer, WriterSettings } from './log-writer.js';
 import { PageReads } from './page-reads.js';
 import { RecordRun } from './record-run.js';
-import { damageError, type RecoveredLog, recoverLog } from './recovery.js';
-import { encodeIndex, type IndexSummary, type SegmentIndex } from './segment-index.js';
+import { type RecoveredLog, recoverLog } from './recovery.js';
+import { encodeIndex } from './segment-index.js';
 import type { FsyncPolicy, KeptBatch, SealedBatch } from './segment-writer.js';
 import { Segments } from './segments.js';
 import { STAGED_BATCHES_MAX, STAGING_BYTES } from './staging.js';
+import { type BatchTopics, type EncodedBatch, StoredBatches } from './stored-batches.js';
 import { InlineWriter, type WriterEvents, type WriterLink, WriterThread } from './writer-thread.js';
 import { loadZstd, type Zstd } from './zstd.js';
 
@@ -44,9 +38,6 @@ const BATCH_RECORDS_MAX = 65_536;
 const BATCH_TOPICS_MAX = 1024;
 const UPKEEP_MS = 1000;
 const HOUR_MS = 3_600_000;
-/** A replay lets others have their turn after this long. */
-const REPLAY_TURN_MS = 10;
-const REPLAY_READ_BYTES = 1024 * 1024;
 
 export interface DiskLogOptions extends RetentionEvents {
   readonly directory: SuspectMarker & Pick<DataDirectory, 'path'>;
@@ -79,9 +70,6 @@ export interface DiskLogOptions extends RetentionEvents {
   topicOf(buffer: Buffer, start: number, end: number): string;
 }
 
-/** Topics that records are about; undefined: any. */
-export type BatchTopics = ReadonlySet<string> | undefined;
-
 /** A batch on its way to the disk. */
 interface ClosedBatch extends SealedBatch {
   readonly topics: BatchTopics;
@@ -89,15 +77,6 @@ interface ClosedBatch extends SealedBatch {
   readonly uncompressedBytes: number;
   /** Of its records as they count among what is not committed. */
   readonly uncommittedBytes: number;
-}
-
-/** A whole batch as it lies in a file. */
-export interface EncodedBatch {
-  readonly baseOffset: number;
-  /** One past its last record. */
-  readonly endOffset: number;
-  readonly bytes: Buffer;
-  readonly topics: BatchTopics;
 }
 
 /**
@@ -125,8 +104,7 @@ export class DiskLog implements Log, ReadableLog {
   readonly segments: Segments;
   readonly pages: PageReads;
   readonly #options: DiskLogOptions;
-  readonly #zstd: Zstd;
-  readonly #reads: LogReads;
+  readonly #stored: StoredBatches;
   readonly #writer: WriterLink;
   readonly #start: Promise<void>;
   #resolveStart: () => void = () => undefined;
@@ -179,17 +157,17 @@ export class DiskLog implements Log, ReadableLog {
   constructor(options: DiskLogOptions, zstd: Zstd, recovered: RecoveredLog) {
     const { directory, disk, logger, cacheBytes } = options;
     this.#options = options;
-    this.#zstd = zstd;
-    this.#reads = patientReads(disk === undefined ? nodeReads : readsOf(disk), () => this.#isClosed);
+    const reads = patientReads(disk === undefined ? nodeReads : readsOf(disk), () => this.#isClosed);
     this.cache = new BatchCache(cacheBytes);
     const { segments, active } = recovered;
     this.segments = new Segments({
       directory: directory.path,
-      reads: this.#reads,
+      reads,
       logger,
       sealed: segments,
       active: active.index,
     });
+    this.#stored = new StoredBatches({ segments: this.segments, reads, zstd });
     const { endOffset } = active.index;
     const { committed } = options;
     this.#isAlone = committed === undefined;
@@ -199,7 +177,7 @@ export class DiskLog implements Log, ReadableLog {
     this.#highWatermark = committed === undefined ? endOffset : Math.min(committed, endOffset);
     this.pages = new PageReads({
       directory: directory.path,
-      reads: this.#reads,
+      reads,
       cache: this.cache,
       zstd,
       logger,
@@ -730,58 +708,15 @@ export class DiskLog implements Log, ReadableLog {
   }
 
   /**
-   * Batches as they lie on disk, from `from` on, which is where one begins: as many as both limits allow, one at least; none at the end of what is
-   * kept. They are not looked at: whoever gets them checks them.
-   * @returns undefined where the log begins later by now
+   * Batches as they lie on disk, see StoredBatches; none at the end of what is kept.
    * @throws what the operating system answers
    */
   async readBatches(from: number, bytesMax: number, batchesMax: number): Promise<EncodedBatch[] | undefined> {
-    if (from >= this.#keptOffset) return [];
-    if (from < this.startOffset) return undefined;
-    const segment = this.segments.find(from);
-    const index = this.segments.index(segment.baseOffset) ?? (await this.#load(segment));
-    if (from < this.startOffset) return undefined;
-    if (from >= index.endOffset) return [];
-    const first = index.batchOf(from);
-    assert(index.base(first) === from, `a batch begins at ${from}`);
-    const start = index.position(first);
-    let end = first + 1;
-    const last = Math.min(index.batchCount, first + batchesMax);
-    while (end < last && index.position(end) + index.batchBytes(end) - start <= bytesMax) end++;
-    const length = index.position(end - 1) + index.batchBytes(end - 1) - start;
-    const bytes = await this.#reads.read(this.segments.path(segment.baseOffset), start, length);
-    const batches: EncodedBatch[] = [];
-    for (let batch = first; batch < end; batch++) {
-      const at = index.position(batch) - start;
-      const ids = index.topicIds(batch);
-      batches.push({
-        baseOffset: index.base(batch),
-        endOffset: index.end(batch),
-        bytes: bytes.subarray(at, at + index.batchBytes(batch)),
-        topics: ids === undefined ? undefined : new Set(Array.from(ids, (id) => index.dictionary[id]!)),
-      });
-    }
-    return batches;
+    return from >= this.#keptOffset ? [] : this.#stored.read(from, bytesMax, batchesMax);
   }
 
   async offsetAt(timestampMs: number): Promise<number> {
-    const segment = this.segments.sealed.find(({ lastTimestampMs }) => lastTimestampMs >= timestampMs);
-    const { baseOffset } = segment ?? this.segments.active;
-    let index = this.segments.index(baseOffset);
-    if (index === undefined) {
-      assert(segment !== undefined, 'the active segment has its index');
-      index = await this.#load(segment);
-      // It went in the meantime.
-      if (baseOffset < this.startOffset) return this.startOffset;
-    }
-    for (let batch = 0; batch < index.batchCount; batch++) {
-      if (index.timestampMs(batch) >= timestampMs) return Math.min(index.base(batch), this.#highWatermark);
-    }
-    return Math.min(index.endOffset, this.#highWatermark);
-  }
-
-  #load(segment: IndexSummary): Promise<SegmentIndex> {
-    return new Promise((resolve) => this.segments.load(segment, { onIndex: resolve }));
+    return Math.min(await this.#stored.offsetAt(timestampMs), this.#highWatermark);
   }
 
   /**
@@ -789,71 +724,11 @@ export class DiskLog implements Log, ReadableLog {
    * during the call.
    * @throws {GomqError} DATA_DAMAGED
    */
-  async replay(
+  replay(
     from: number,
     onRecord: (slice: RecordSlice) => void,
-    onProgress: (doneBytes: number, totalBytes: number) => void = () => undefined,
+    onProgress?: (doneBytes: number, totalBytes: number) => void,
   ): Promise<void> {
-    const to = this.#highWatermark;
-    const segments = [...this.segments.sealed, this.segments.active].filter(
-      ({ baseOffset, endOffset }) => endOffset > from && baseOffset < to,
-    );
-    const totalBytes = segments.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
-    const slice: RecordSlice = { offset: 0, buffer: this.#run.buffer, start: 0, end: 0 };
-    let doneBytes = 0;
-    let turnStart = performance.now();
-    for (const segment of segments) {
-      const index = this.segments.index(segment.baseOffset) ?? (await this.#load(segment));
-      const path = this.segments.path(segment.baseOffset);
-      const damaged = (position: number, first: number, end: number, damage: string): GomqError =>
-        damageError(path, position, `offsets ${first} to ${end - 1}`, damage);
-      if (index.endOffset < segment.endOffset)
-        throw damaged(index.storedBytes, index.endOffset, segment.endOffset, 'no batch');
-      const isNeeded = (batch: number): boolean =>
-        index.end(batch) > from && index.end(batch) <= to && (index.flags(batch) & BatchFlag.State) !== 0;
-      for (let batch = 0; batch < index.batchCount; ) {
-        if (!isNeeded(batch)) {
-          batch++;
-          continue;
-        }
-        const start = index.position(batch);
-        let end = batch + 1;
-        while (
-          end < index.batchCount &&
-          isNeeded(end) &&
-          index.position(end) + index.batchBytes(end) - start <= REPLAY_READ_BYTES
-        )
-          end++;
-        const length = index.position(end - 1) + index.batchBytes(end - 1) - start;
-        const bytes = await this.#reads.read(path, start, length);
-        for (; batch < end; batch++) {
-          const at = index.position(batch) - start;
-          const header = decodeHeader(bytes, at);
-          const payload =
-            'damage' in header
-              ? header
-              : decodePayload(this.#zstd, header, bytes.subarray(at, at + index.batchBytes(batch)));
-          if ('damage' in header || 'damage' in payload) {
-            const { damage } = payload as { damage: string };
-            throw damaged(index.position(batch), index.base(batch), index.end(batch), damage);
-          }
-          const positions = recordPositions(header, payload);
-          slice.buffer = payload;
-          for (let i = Math.max(0, from - header.baseOffset); i < header.recordCount; i++) {
-            slice.offset = header.baseOffset + i;
-            slice.start = positions[i]!;
-            slice.end = positions[i + 1]! - RECORD_LENGTH_BYTES;
-            onRecord(slice);
-          }
-          if (performance.now() - turnStart > REPLAY_TURN_MS) {
-            onProgress(doneBytes + index.position(batch), totalBytes);
-            await new Promise((resolve) => setImmediate(resolve));
-            turnStart = performance.now();
-          }
-        }
-      }
-      doneBytes += segment.storedBytes;
-      onProgress(doneBytes, totalBytes);
-    }
+    return this.#stored.replay(from, this.#highWatermark, onRecord, onProgress);
   }
 }

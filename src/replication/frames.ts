@@ -87,8 +87,8 @@
 // they do not understand each other.
 import { assert } from '../core/assert.js';
 import { BATCH_HEADER_BYTES, PAYLOAD_BYTES_MAX } from '../log/batch-format.js';
-import type { BatchTopics } from '../log/disk-log.js';
 import type { EpochStart } from '../log/epoch-history.js';
+import type { BatchTopics } from '../log/stored-batches.js';
 import {
   FieldReader,
   FieldWriter,

@@ -1,5 +1,5 @@
 // The newest batches of a leader's log, for members that keep up: they get them from memory, at the latest when the leader's own disk does.
-import type { EncodedBatch } from '../log/disk-log.js';
+import type { EncodedBatch } from '../log/stored-batches.js';
 
 export class RecentBatches {
   readonly #bytesMax: number;

@@ -4,8 +4,9 @@
 import { GomqError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { checkBatch } from '../log/batch-codec.js';
-import type { DiskLog, EncodedBatch } from '../log/disk-log.js';
+import type { DiskLog } from '../log/disk-log.js';
 import { commonEnd, type EpochHistory } from '../log/epoch-history.js';
+import type { EncodedBatch } from '../log/stored-batches.js';
 import { APPEND_BATCHES_MAX, type FrameToLeader, type PositionFrame, type RefusalCode } from './frames.js';
 import type { LinkToMember, PeerLinkHandler } from './peer-link.js';
 import type { RecentBatches } from './recent-batches.js';

@@ -1,8 +1,8 @@
 // What a node has on disk: the log, the epoch it has promised to, how far it knew the log to be committed. It keeps no more than it promised: what
 // was written outlives the process, what was synced outlives the machine, and of the rest the seed says what is left.
 import { encodeBatch } from '../../src/log/batch-codec.js';
-import type { EncodedBatch } from '../../src/log/disk-log.js';
 import type { Membership } from '../../src/log/membership.js';
+import type { EncodedBatch } from '../../src/log/stored-batches.js';
 import type { Snapshot } from './snapshots.js';
 import type { World } from './world.js';
 

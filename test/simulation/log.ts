@@ -2,7 +2,7 @@
 // somebody says so.
 import { assert } from '../../src/core/assert.js';
 import type { BatchHeader } from '../../src/log/batch-codec.js';
-import type { EncodedBatch } from '../../src/log/disk-log.js';
+import type { EncodedBatch } from '../../src/log/stored-batches.js';
 import { type Directory, type LogRecord, makeRecord, recordOf } from './directory.js';
 import type { Life, World } from './world.js';
 
