@@ -164,6 +164,10 @@ export class Leadership {
       highWatermark: () => this.#core.highWatermark,
       newestSnapshot,
       onDamaged,
+      // Alone in sync, it goes on with what can be read, and the member tries again.
+      onUnreadable: (why) => {
+        if (this.inSync.length >= 2) onDamaged(new GomqError('DATA_DAMAGED', why));
+      },
       onJoined: (joined, keptOffset) => {
         this.#core.onJoined(joined, keptOffset, this.#nowMs());
         this.#advance();

@@ -30,6 +30,8 @@ export interface ReplicaSenderOptions {
   newestSnapshot(): SnapshotToSend | undefined;
   /** What this node has of its log on disk is damaged there. */
   onDamaged(error: GomqError): void;
+  /** The disk does not give out a part of the log that is there; `why` says which. The link is closed after this. */
+  onUnreadable(why: string): void;
   /** The member's log is a part of this one up to `keptOffset`. */
   onJoined(sender: ReplicaSender, keptOffset: number): void;
   onAck(sender: ReplicaSender, keptOffset: number, applied: number): void;
@@ -215,8 +217,17 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
         if (batches.length > 0) this.#send(batches);
         this.stream();
       },
-      (error: unknown) => this.close(error as Error),
+      (error: unknown) => this.#onReadFailed(from, error as NodeJS.ErrnoException),
     );
+  }
+
+  #onReadFailed(from: number, error: NodeJS.ErrnoException): void {
+    if (this.#isClosed) return;
+    const { log, onUnreadable } = this.#options;
+    if (error.code === 'EIO' && from >= log.startOffset) {
+      onUnreadable(`cannot read ${log.segments.path(log.segments.find(from).baseOffset)}: ${error.message}`);
+    }
+    this.close(error);
   }
 
   #send(batches: readonly EncodedBatch[]): void {

@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import { BATCH_HEADER_BYTES, BATCH_MAGIC, BatchAt } from '../../src/log/batch-format.js';
 import { readCommitted } from '../../src/log/membership.js';
 import { GOMQ, killAllBrokers } from '../crash/broker-process.js';
+import { attachSkip, failFromNowOn } from '../faults/failing-disks.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { hasKey, startEtcd } from './etcd-process.js';
 import { Nodes } from './nodes.js';
@@ -197,6 +198,33 @@ test('nothing acknowledged is lost when bits flip', { timeout: 120_000 }, (conte
     ],
     { settings: SETTINGS },
   ),
+);
+
+/** What a member lacks that was away is read from the disk by a leader that has not written it as one. */
+const UNREADABLE: OwnFault = {
+  what: 'a segment of the leader cannot be read',
+  async breaks({ nodes, leader: former, members: [leader, member], progress }) {
+    await nodes.kill(member);
+    const path = files(nodes.data(leader), '.log').at(-1)!;
+    await fill(nodes, former);
+    await nodes.until('that segment is full', () => files(nodes.data(leader), '.log').at(-1) !== path);
+    await nodes.stop(former);
+    await nodes.start(former);
+    await nodes.waitForInSync(2);
+    assert.equal(nodes.leader, leader);
+    const broker = nodes.broker(leader)!;
+    const mend = await failFromNowOn(broker.pid, path, 'pread64:error=EIO');
+    await nodes.start(member);
+    await broker.said(/cannot read .*0\.log: EIO: .*what is on the disk is damaged; another node is to lead/);
+    await mend();
+    await copies(nodes, leader);
+    await nodes.until('another node leads', () => nodes.leader !== leader);
+    await progress();
+  },
+};
+
+test('a leader that cannot read its log hands over', { skip: attachSkip(), timeout: 120_000 }, (context) =>
+  runFaults(context, [UNREADABLE], { settings: SETTINGS }),
 );
 
 // ---- what nobody looks at when a node starts ----------------------------------------------------------------------------------------------

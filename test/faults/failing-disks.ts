@@ -27,8 +27,15 @@ export function attachSkip(): Skip {
   return straceSkip() || (refused !== null && `strace is not allowed: ${refused[0]}`);
 }
 
-/** From when this resolves on the calls of a process that runs fail as told, where they are about `path`; counts are by thread, and begin now. */
-export async function failFromNowOn(pid: number, path: string, injection: string): Promise<void> {
+/**
+ * From when this resolves on the calls of a process that runs fail as told, where they are about `path`; counts are by thread, and begin now.
+ * @returns puts an end to it
+ */
+export async function failFromNowOn(
+  pid: number,
+  path: string,
+  injection: string,
+): Promise<() => Promise<void>> {
   const strace = spawn(
     'strace',
     [
@@ -45,6 +52,11 @@ export async function failFromNowOn(pid: number, path: string, injection: string
     });
     strace.once('close', () => reject(new Error(`strace did not attach: ${stderr}`)));
   });
+  return async () => {
+    const closed = once(strace, 'close');
+    strace.kill();
+    await closed;
+  };
 }
 
 /** Processes under strace that fail as told, and what they did. */
