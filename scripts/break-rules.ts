@@ -149,10 +149,6 @@ const BREAKS: readonly Break[] = [
       },
     ],
   },
-  one('R7', 'a log that is cut while it is open keeps the history of what went', DRIVER, [
-    '      log.cut();\n      this.#history.cut(end);\n',
-    '      log.cut();\n',
-  ]),
   one('R7', 'a member follows again before its log is cut', DRIVER, [
     '    world.after(world.delay(0.1, diskMs()), this.life, () => {\n      this.#cut(end, log.highWatermark);',
     '    done();\n    world.after(world.delay(0.1, diskMs()), this.life, () => {\n      this.#cut(end, log.highWatermark);',
@@ -201,12 +197,12 @@ const BREAKS: readonly Break[] = [
   },
   {
     rule: 'R7',
-    what: 'a node that has cut its log keeps the history of what went',
+    what: 'a member tells of epochs of which it has no record',
     patches: [
       {
-        file: 'src/cluster/local-log.ts',
-        from: '      this.#history.cut(end);\n    } else {',
-        to: '    } else {',
+        file: RECEIVER,
+        from: 'starts.filter(({ start }) => start < log.endOffset)',
+        to: 'starts.slice()',
       },
     ],
     tests: ['test/cluster/node.test.ts'],

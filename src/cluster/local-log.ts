@@ -218,7 +218,6 @@ export class LocalLog {
     let bytesCut = await log.cut(end);
     if (bytesCut !== undefined) {
       replica!.cut(end);
-      this.#history.cut(end);
     } else {
       await this.#reopen(() => {
         bytesCut = cutLog(nodeDisk, directory.path, end);
@@ -280,7 +279,6 @@ export class LocalLog {
     const { logger } = this.#options;
     this.#storage = storage;
     storage.onStateHash((offset, hash) => this.#owner?.onStateHash(offset, hash));
-    this.#history.cut(storage.log.endOffset);
     storage.bind({
       // A member keeps what its leader has, and what its own state has not seen.
       neededFrom: () => Math.min(this.#owner?.leaderLogStart() ?? 0, storage.replica?.applied ?? 0),

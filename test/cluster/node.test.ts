@@ -11,6 +11,7 @@ import type { GomqError } from '../../src/core/errors.js';
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import { BatchFlag, RECORD_LENGTH_BYTES } from '../../src/log/batch-format.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
+import type { EpochStart } from '../../src/log/epoch-history.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
 import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
@@ -53,12 +54,13 @@ class Bench {
   readonly folder = join(temporaryFolder(), 'b');
   readonly directory = openDataDirectory(this.folder, { nodeId: 'b' });
   readonly links: LinkToMember[] = [];
+  /** Of the node's log, each time it has told its position. */
+  readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
   /** What was opened last. */
   storage: Storage | undefined = undefined;
   node: ClusterNode | undefined = undefined;
   leader: PeerListener | undefined = undefined;
-  #positions = 0;
   readonly #setting: Setting;
   readonly #logger = listeningLogger(this.lines);
 
@@ -180,7 +182,8 @@ class Bench {
           onClose: () => undefined,
           onFrame: (frame: FrameToLeader) => {
             if (frame.type !== 'position') return;
-            this.#setting.onPosition?.(link, frame.logEnd, ++this.#positions);
+            this.histories.push(frame.history);
+            this.#setting.onPosition?.(link, frame.logEnd, this.histories.length);
           },
         });
       },
@@ -370,6 +373,21 @@ test('what the leader lacks is taken off the end of the log, which goes on as it
   const isRetained = (topic: string) => state.retained.get([topic]) !== undefined;
   assert.deepEqual(['stays', 'goes', 'goes too', 'comes'].filter(isRetained), ['stays', 'comes']);
   assert.equal(log.endOffset, RECORDS + 2);
+});
+
+test('a node tells of no epoch whose records it has taken off', async (context) => {
+  const first = { epoch: 1, start: 0 };
+  const made = await bench(context, {
+    onPosition: (link, logEnd, times) => {
+      resume(RECORDS, [first, { epoch: 2, start: RECORDS }])(link, Math.min(logEnd, RECORDS), times);
+      if (times > 1) return;
+      link.send(append(RECORDS, retainedBatch(RECORDS, 'goes')));
+      const { log } = made.storage!;
+      void until(() => log.keptOffset === RECORDS + 1, 'all to be kept').then(() => link.destroy(undefined));
+    },
+  });
+  await until(() => made.histories.length === 3, 'the node to dial again');
+  assert.deepEqual(made.histories, [[first], [first, { epoch: 2, start: RECORDS }], [first]]);
 });
 
 test('a log that is found to be damaged while its end is taken off is put aside, and followed by nobody but the copy', async (context) => {

@@ -464,7 +464,6 @@ export class SimulatedNode {
 
   #take(log: SimulatedLog): void {
     this.#log = log;
-    this.#history.cut(log.endOffset);
   }
 
   #noteCommitted(): void {
@@ -506,7 +505,6 @@ export class SimulatedNode {
       this.#cut(end, log.highWatermark);
       world.crashPoint(this.life, 'after its log is cut');
       log.cut();
-      this.#history.cut(end);
       if (!this.#isDamaged) this.#opened(log);
       done();
     });
