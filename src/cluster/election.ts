@@ -231,6 +231,20 @@ export class Election {
     this.#decide();
   }
 
+  /**
+   * The disk refuses to note what was to be persisted; it is tried again. A node that was elected gives the lead back, and leaves it to others for
+   * `restMs`: while it holds the key nobody else is elected, and it serves nobody.
+   */
+  onPersistRefused(restMs: number): void {
+    assert(this.#isPersisting, 'something was to be persisted');
+    if (this.#role.kind !== 'elected') return;
+    this.#restUntilMs = this.#nowMs + restMs;
+    this.#role = { kind: 'waiting' };
+    this.#resigning = this.#own;
+    this.#own = undefined;
+    this.#resign();
+  }
+
   /** The log is closed: nothing can be led with it. It is so after each `stand-down`. */
   onLogClosed(): void {
     this.#isReady = false;

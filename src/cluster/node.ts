@@ -430,13 +430,14 @@ export class ClusterNode {
     this.#options.onChange();
   }
 
-  /** A disk that refuses it, for want of room, is asked again: until then this node takes part in nothing new. */
+  /** A disk that refuses it, for want of room, is asked again: until then this node takes part in nothing new, and leaves the lead to others. */
   #persist(clusterId: string, epoch: number): void {
     try {
       this.#local.persist(clusterId, epoch);
     } catch (error) {
       if (!(error instanceof GomqError)) throw error;
       this.#options.logger.error('cannot note the epoch on disk; it is tried again', { why: error.message });
+      this.#run(() => this.#election.onPersistRefused(REST_MS));
       setTimeout(() => {
         if (!this.#isStopping) this.#persist(clusterId, epoch);
       }, PERSIST_AGAIN_MS);
@@ -655,12 +656,9 @@ export class ClusterNode {
 
   /** Nothing is acknowledged while the disk does not answer: whoever has everything leads in its place. */
   #onStuck(leadership: Leadership): void {
-    const { logger, lagSeconds, nodeId } = this.#options;
+    const { logger, lagSeconds } = this.#options;
     const why = `its disk has not answered for ${lagSeconds} s`;
-    const isOtherThere = leadership
-      .progress()
-      .some(({ node, isInSync, logEnd }) => node !== nodeId && isInSync && logEnd !== undefined);
-    if (isOtherThere) this.#run(() => this.#election.yieldLead(why, REST_MS));
+    if (leadership.isOtherThere) this.#run(() => this.#election.yieldLead(why, REST_MS));
     else logger.error(`the disk has not answered for ${lagSeconds} s, and no other node in sync is there`);
   }
 

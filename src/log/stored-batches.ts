@@ -46,17 +46,21 @@ export class StoredBatches {
   }
 
   /**
-   * Batches as they lie on disk, from `from` on, which is where one begins: as many as both limits allow, one at least; none behind the last
-   * one. They are not looked at: whoever gets them checks them.
+   * Batches as they lie on disk, from `from` on, which is where one begins and below the end of what is on disk: as many as both limits allow, one at
+   * least. They are not looked at: whoever gets them checks them.
    * @returns undefined where the log begins later by now
-   * @throws what the operating system answers
+   * @throws what the operating system answers; {GomqError} DATA_DAMAGED where neither the index nor the headers tell of them
    */
   async read(from: number, bytesMax: number, batchesMax: number): Promise<EncodedBatch[] | undefined> {
     if (from < this.#segments.startOffset) return undefined;
     const segment = this.#segments.find(from);
     const index = this.#segments.index(segment.baseOffset) ?? (await this.#load(segment));
     if (from < this.#segments.startOffset) return undefined;
-    if (from >= index.endOffset) return [];
+    if (from >= index.endOffset) {
+      const { baseOffset, endOffset } = segment;
+      const offsets = `offsets ${index.endOffset} to ${endOffset - 1}`;
+      throw damageError(this.#segments.path(baseOffset), index.storedBytes, offsets, 'no batch');
+    }
     const first = index.batchOf(from);
     assert(index.base(first) === from, `a batch begins at ${from}`);
     const start = index.position(first);

@@ -129,6 +129,14 @@ export class Leadership {
     return this.#core.inSync;
   }
 
+  /** Whether another node that is in sync is there, which could lead in the place of this one. */
+  get isOtherThere(): boolean {
+    const { node: self } = this.#options.self;
+    return this.progress().some(
+      ({ node, isInSync, logEnd }) => node !== self && isInSync && logEnd !== undefined,
+    );
+  }
+
   /** Of every member that is in sync or connected, and this node. */
   progress(): NodeProgress[] {
     const { self, log } = this.#options;
@@ -164,9 +172,9 @@ export class Leadership {
       highWatermark: () => this.#core.highWatermark,
       newestSnapshot,
       onDamaged,
-      // Alone in sync, it goes on with what can be read, and the member tries again.
+      // Where nobody else could lead it goes on with what can be read, and the member tries again.
       onUnreadable: (why) => {
-        if (this.inSync.length >= 2) onDamaged(new GomqError('DATA_DAMAGED', why));
+        if (this.isOtherThere) onDamaged(new GomqError('DATA_DAMAGED', why));
       },
       onJoined: (joined, keptOffset) => {
         this.#core.onJoined(joined, keptOffset, this.#nowMs());

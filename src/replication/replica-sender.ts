@@ -214,17 +214,19 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
           this.#options.onDamaged(damage);
           return;
         }
-        if (batches.length > 0) this.#send(batches);
+        this.#send(batches);
         this.stream();
       },
-      (error: unknown) => this.#onReadFailed(from, error as NodeJS.ErrnoException),
+      (error: unknown) => this.#onReadFailed(from, error as Error),
     );
   }
 
-  #onReadFailed(from: number, error: NodeJS.ErrnoException): void {
+  #onReadFailed(from: number, error: Error): void {
     if (this.#isClosed) return;
     const { log, onUnreadable } = this.#options;
-    if (error.code === 'EIO' && from >= log.startOffset) {
+    const isDefect = error instanceof GomqError && error.code === 'INTERNAL';
+    // What retention has removed in the meantime is not missing.
+    if (!isDefect && from >= log.startOffset) {
       onUnreadable(`cannot read ${log.segments.path(log.segments.find(from).baseOffset)}: ${error.message}`);
     }
     this.close(error);

@@ -1,6 +1,6 @@
 // One node, with its real log and its real wire, beside a leader and an etcd that do as they are told.
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { MemberKey } from '../../src/cluster/coordinator.js';
@@ -307,6 +307,23 @@ test('a whole log is led with, and the epoch is on disk by then', async (context
   assert.equal(readMembership(made.folder)?.epoch, 3);
   await quiet();
   assert.equal(made.served, 0, 'nobody else in sync has the first record of the epoch');
+});
+
+test('a node that is elected and cannot note it gives the lead back, and leads when it can', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  // A folder is where the draft is to be.
+  const draft = join(made.folder, 'cluster.json.tmp');
+  mkdirSync(draft);
+  await made.killLeader();
+  await until(() => made.coordinator.state?.leader === '', 'the lead to be given back');
+  assert.equal(made.coordinator.transactions.at(-1)?.leader, 'delete');
+  assert.ok(made.said(/cannot note the epoch on disk/));
+  await quiet();
+  assert.deepEqual([...new Set(made.coordinator.campaigns)], ['b in epoch 3']);
+  rmdirSync(draft);
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.equal(readMembership(made.folder)?.epoch, 4);
 });
 
 test('nobody is elected by an etcd that has forgotten epochs', async (context) => {

@@ -44,6 +44,8 @@ export class Machine {
   away: Directory | undefined = undefined;
   /** What its disk takes at most. */
   diskMs = 4;
+  /** Its disk takes no note of an epoch. */
+  refusesNotes = false;
 
   constructor(name: string, directory: Directory) {
     this.name = name;
@@ -128,6 +130,7 @@ export class Cluster {
         replicas: this.machines.length,
         minInSync: this.minInSync,
         diskMs: () => machine.diskMs,
+        refusesNotes: () => machine.refusesNotes,
         keepsLittle: this.#keepsLittle,
         renewDirectory: () => {
           const { membership } = machine.directory;
@@ -196,6 +199,7 @@ export class Cluster {
     for (const machine of this.machines) {
       if (machine.life !== undefined) machine.life.crashChance = 0;
       machine.diskMs = 4;
+      machine.refusesNotes = false;
       this.start(machine);
     }
     world.note('world', () => 'everything is put right');

@@ -30,6 +30,7 @@ const KINDS = [
   'step-down',
   'let-go',
   'disk-error',
+  'refuse-notes',
   'empty-directory',
   'unmounted-directory',
   'rot-end',
@@ -205,6 +206,12 @@ export class Faults {
           machine.diskMs = diskMs;
         });
       }
+      case 'refuse-notes':
+        if (machine.refusesNotes) return false;
+        machine.refusesNotes = true;
+        return this.#last(`the disk of ${machine.name} takes no notes`, 500, 8000, () => {
+          machine.refusesNotes = false;
+        });
       case 'etcd-down': {
         if (etcd.isDown) return false;
         etcd.isDown = true;

@@ -29,6 +29,7 @@ const PROBE_MS = 300;
 const HANDOVER_MS = 2000;
 const COMMITTED_MS = 1000;
 const REST_MS = 3000;
+const PERSIST_AGAIN_MS = 1000;
 const NAMESAKE_MS = 3000;
 /** Less than anywhere else, since faults come as often as they do here. */
 const DAMAGED_REST_MS = 5000;
@@ -46,6 +47,8 @@ export interface NodeOptions {
   readonly minInSync: number;
   /** Upper bound of what its disk takes. */
   readonly diskMs: () => number;
+  /** The disk takes no note of an epoch, as when it is full. */
+  readonly refusesNotes: () => boolean;
   /** Its log goes as soon as it may. */
   readonly keepsLittle: boolean;
   /** Puts an empty directory with another incarnation in the place of what is there. */
@@ -320,12 +323,7 @@ export class SimulatedNode {
         });
         break;
       case 'persist':
-        this.#clusterId = effect.clusterId;
-        this.#epoch = effect.epoch;
-        world.note(this.name, () => `persists epoch ${effect.epoch}`);
-        this.#writeMembership();
-        this.#run(() => this.#election.onPersisted());
-        this.#register();
+        this.#persist(effect);
         break;
       case 'confirmed':
         this.#leadership?.confirm();
@@ -383,6 +381,22 @@ export class SimulatedNode {
     if (work === undefined) return;
     // A turn of its own, as after a promise.
     this.#options.world.after(0, this.life, () => work(() => this.#next()));
+  }
+
+  #persist(effect: Extract<Effect, { kind: 'persist' }>): void {
+    const { world, refusesNotes } = this.#options;
+    this.#clusterId = effect.clusterId;
+    this.#epoch = effect.epoch;
+    if (refusesNotes()) {
+      world.note(this.name, () => `cannot persist epoch ${effect.epoch}`);
+      this.#run(() => this.#election.onPersistRefused(REST_MS));
+      world.after(PERSIST_AGAIN_MS, this.life, () => this.#persist(effect));
+      return;
+    }
+    world.note(this.name, () => `persists epoch ${effect.epoch}`);
+    this.#writeMembership();
+    this.#run(() => this.#election.onPersisted());
+    this.#register();
   }
 
   #writeMembership(): void {

@@ -1,0 +1,134 @@
+// A leader whose disk does not give out what a member lacks: another node leads if one is there, and nothing is tried without end.
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { systemClock } from '../../src/core/clock.js';
+import type { GomqError } from '../../src/core/errors.js';
+import { openDataDirectory } from '../../src/log/data-directory.js';
+import { type Disk, nodeDisk } from '../../src/log/disk.js';
+import { openDiskLog } from '../../src/log/disk-log.js';
+import { EpochHistory } from '../../src/log/epoch-history.js';
+import { fileName } from '../../src/log/file-names.js';
+import type { FrameToLeader } from '../../src/replication/frames.js';
+import { Leadership } from '../../src/replication/leadership.js';
+import type { LinkToMember, PeerLinkHandler } from '../../src/replication/peer-link.js';
+import { append, type LogLine, listeningLogger, logOptions } from '../log/disk-logs.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+const RECORDS = 300;
+const QUIET_MS = 300;
+
+/** A leader of epoch 2 with a sealed segment that only the disk has; a member asks for it. */
+async function ask(context: TestContext, unreadable: readonly string[], isOtherThere: boolean) {
+  const path = join(temporaryFolder(), 'a');
+  const directory = openDataDirectory(path, { nodeId: 'a' });
+  const lines: LogLine[] = [];
+  let refuses = false;
+  const disk: Disk = {
+    ...nodeDisk,
+    open(file, how) {
+      if (refuses && how === 'read' && unreadable.some((name) => file.endsWith(name))) {
+        throw Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' });
+      }
+      return nodeDisk.open(file, how);
+    },
+  };
+  const logger = listeningLogger(lines);
+  const options = { committed: 0, segmentBytes: 65_536, compression: 'none' as const, disk, logger };
+  const written = await openDiskLog(logOptions(directory, undefined, options));
+  for (let i = 0; i < RECORDS; i++) {
+    append(written, 't', 1000);
+    if (i % 10 === 0) await written.settled();
+  }
+  await written.settled();
+  await written.close();
+  // No index of a sealed segment is in memory now.
+  const log = await openDiskLog(logOptions(directory, undefined, options));
+  const damages: GomqError[] = [];
+  const leadership = new Leadership({
+    self: { node: 'a', incarnation: 'a1' },
+    epoch: 2,
+    inSync: ['a', 'b'].map((node) => ({ node, incarnation: `${node}1` })),
+    gone: [],
+    minInSync: 2,
+    silenceMs: 1500,
+    lagMs: 10_000,
+    log,
+    history: new EpochHistory([
+      { epoch: 1, start: 0 },
+      { epoch: 2, start: log.endOffset },
+    ]),
+    clock: systemClock,
+    logger,
+    propose: () => false,
+    newestSnapshot: () => undefined,
+    onDamaged: (error) => damages.push(error),
+    onStuck: () => undefined,
+    status: () => ({}),
+  });
+  context.after(async () => {
+    leadership.close();
+    await log.close();
+    directory.release();
+  });
+  if (isOtherThere) new ScriptedMember(leadership, 'b').tellPosition(log.endOffset);
+  refuses = true;
+  if (unreadable.length === 0) rmSync(join(path, fileName(0, 'log')));
+  const member = new ScriptedMember(leadership, 'c');
+  member.tellPosition(0);
+  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  const errors = lines.filter(({ level }) => level === 'error').length;
+  return { damages, closedWith: member.closedWith, errors };
+}
+
+class ScriptedMember {
+  closedWith: Error | undefined = undefined;
+  #handler: PeerLinkHandler<FrameToLeader> | undefined = undefined;
+
+  constructor(leadership: Leadership, node: string) {
+    const link = {
+      node,
+      start: (handler: PeerLinkHandler<FrameToLeader>) => {
+        this.#handler = handler;
+      },
+      send: () => true,
+      end: () => undefined,
+      destroy: (error: Error | undefined) => {
+        if (this.closedWith !== undefined) return;
+        this.closedWith = error ?? new Error('closed without a reason');
+        setImmediate(() => this.#handler!.onClose(error));
+      },
+    };
+    leadership.accept(link as unknown as LinkToMember, `${node}1`);
+  }
+
+  tellPosition(logEnd: number): void {
+    const history = [{ epoch: 1, start: 0 }];
+    this.#handler!.onFrame({ type: 'position', epoch: 2, logStart: 0, logEnd, committed: 0, history });
+  }
+}
+
+const SEGMENT = fileName(0, 'log');
+const INDEX = fileName(0, 'index');
+
+for (const [what, unreadable] of [
+  ['a segment', [SEGMENT]],
+  ['a segment and its index', [SEGMENT, INDEX]],
+  ['a segment that is gone', []],
+] as const) {
+  test(`${what} that cannot be read: the lead is handed over where another node in sync is there`, async (context) => {
+    const { damages, closedWith, errors } = await ask(context, unreadable, true);
+    assert.equal(damages.length, 1);
+    assert.match(damages[0]!.message, /cannot read .*0\.log/);
+    assert.ok(closedWith !== undefined);
+    assert.ok(errors < 5, `${errors} lines`);
+  });
+
+  test(`${what} that cannot be read: the member is told, once, where nobody else could lead`, async (context) => {
+    const { damages, closedWith, errors } = await ask(context, unreadable, false);
+    assert.deepEqual(damages, []);
+    assert.ok(closedWith !== undefined);
+    assert.ok(errors < 5, `${errors} lines`);
+  });
+}
