@@ -136,18 +136,30 @@ export class ClusterApi {
     if (this.#token !== undefined) headers.authorization = `Bearer ${this.#token}`;
     let response: Response;
     let text: string;
+    // Not AbortSignal.timeout in AbortSignal.any: nothing holds on to that one, and once it is collected it never fires.
+    const ending = new AbortController();
+    const interrupt = (): void => ending.abort();
+    let isTimeout = false;
+    const timer = setTimeout(() => {
+      isTimeout = true;
+      ending.abort();
+    }, timeoutMs);
+    this.#signal.addEventListener('abort', interrupt);
     try {
-      const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(timeoutMs)]);
+      if (this.#signal.aborted) ending.abort();
+      const { signal } = ending;
       response = await fetch(`${url}${path}`, { method, headers, signal, redirect: 'error' });
       text = await readText(response);
     } catch (error) {
       if (this.#signal.aborted) throw new Failure('interrupted', EXIT.interrupted);
-      const isTimeout = error instanceof Error && error.name === 'TimeoutError';
       const failure = new Unreachable(
         `${url} ${isTimeout ? `gave no answer within ${timeoutMs / 1000} s` : reason(error)}`,
         isTimeout ? EXIT.timeout : EXIT.error,
       );
       return { url, failure, isUndone: isRefused(error) };
+    } finally {
+      clearTimeout(timer);
+      this.#signal.removeEventListener('abort', interrupt);
     }
     const value = parse(text);
     if (response.ok) return { url, value };

@@ -21,6 +21,7 @@ import type { HttpCluster } from './http/cluster.js';
 import { createHttpServer, type HttpServer } from './http/server.js';
 import { openDataDirectory } from './log/data-directory.js';
 import type { Log } from './log/log.js';
+import { MEMBERSHIP_NAME, readMembership } from './log/membership.js';
 import { MemoryLog, type MemoryLogOptions } from './log/memory-log.js';
 import { type ListenerAddress, type Listeners, openListeners } from './net/listeners.js';
 import { TcpTransport } from './net/tcp.js';
@@ -220,6 +221,12 @@ async function startAlone(common: Common): Promise<Core> {
   let storage: Storage | undefined;
   try {
     if (directory !== undefined) {
+      // What it acknowledged alone would be of an epoch of the cluster, and nobody could tell the two apart.
+      if (readMembership(path) !== undefined) {
+        throw new GomqError('CLUSTER_MISMATCH', `the log in ${path} is that of a node of a cluster`, {
+          hint: `Start the broker with --etcd. To look into a copy of the directory as a broker that stands alone, remove ${MEMBERSHIP_NAME} from the copy: it can never join the cluster again.`,
+        });
+      }
       storage = await openStorage({ config, directory, logger, clock, state, onFailure, onDefect });
     }
   } catch (error) {

@@ -11,11 +11,13 @@ import type { LocalLog } from './local-log.js';
 
 const DIAL_MS = 1000;
 const DIAL_AGAIN_MS = 50;
+/** What ends a dial so many times in a row is told: a leader that has just begun may not know yet who is there. */
+const TOLD_AFTER = 3;
 /** After a link broke: a process that is ending may still have taken the knock at its door. */
 const LINK_AGAIN_MS = 10;
 /** Each link that broke before the log had caught up makes it so much longer, up to the maximum. */
 const LINK_AGAIN_FACTOR = 4;
-const LINK_AGAIN_MS_MAX = 2000;
+const AGAIN_MS_MAX = 2000;
 const PROBE_MS = 300;
 
 export interface FollowerOptions {
@@ -94,7 +96,9 @@ export class Follower {
   /** Until there is a link, or another leader. */
   async #dial(): Promise<void> {
     const { local, leader, logger, mayGrow, dialing } = this.#options;
-    let told = '';
+    let last = '';
+    let times = 0;
+    let againMs = DIAL_AGAIN_MS;
     while (!this.#isOver) {
       const to = dialing();
       if (to !== undefined) {
@@ -109,13 +113,16 @@ export class Follower {
         } catch (error) {
           if (this.#isOver) return;
           if (!(error instanceof GomqError)) throw error;
-          const { message } = error;
-          if (message !== told) logger.warn('cannot follow the leader', { leader, why: message });
-          told = message;
+          const { code, message } = error;
+          times = message === last ? times + 1 : 1;
+          last = message;
+          if (times === TOLD_AFTER) logger.warn('cannot follow the leader', { leader, why: message });
+          // Whoever refuses is there; whoever does not answer may be gone, and that is to be seen soon.
+          againMs = code === 'PEER_REFUSED' ? Math.min(2 * againMs, AGAIN_MS_MAX) : DIAL_AGAIN_MS;
           await this.#probe(to.address);
         }
       }
-      await rest(DIAL_AGAIN_MS);
+      await rest(againMs);
     }
   }
 
@@ -178,7 +185,7 @@ export class Follower {
     const address = dialing()?.address;
     // What failed a moment ago is not tried again without end: it may be a whole snapshot, for which there is no room.
     const againMs = this.#againMs;
-    this.#againMs = Math.min(LINK_AGAIN_FACTOR * againMs, LINK_AGAIN_MS_MAX);
+    this.#againMs = Math.min(LINK_AGAIN_FACTOR * againMs, AGAIN_MS_MAX);
     const again = async (): Promise<void> => {
       if (address !== undefined) await this.#probe(address);
       await rest(againMs);

@@ -49,6 +49,7 @@ const HANDSHAKES_MAX = 512;
 const HANDSHAKE_PATIENCE_MS = 300;
 const KEEP_ALIVE_PROBE_MS = 15_000;
 const LOG_INTERVAL_MS = 1_000;
+const LOG_INTERVAL_MS_MAX = 60_000;
 
 /**
  * Opens the door.
@@ -194,7 +195,7 @@ export class PeerListener {
         this.#handOver(socket, welcomed, alreadyRead);
       },
       // Stays pending until it is closed.
-      onRefused: ({ code, message }) => this.#refusals.report({ address, reason: code, message }),
+      onRefused: ({ code, message }) => this.#refusals.report({ address, reason: code, why: message }),
       onFailed: (error) => {
         if (error !== undefined) this.#refusals.report({ address, reason: 'handshake', error });
       },
@@ -231,12 +232,13 @@ export class PeerListener {
   }
 }
 
-/** Tells of the first of several refusals at once, and of those that follow once a second, with their number. */
+/** Tells of the first of several refusals at once, and of those that follow after a second, then less and less often, with their number. */
 class RefusalLog {
   readonly #logger: Logger;
   #count = 0;
   #latest: Record<string, unknown> = {};
   #timer: NodeJS.Timeout | undefined = undefined;
+  #intervalMs = LOG_INTERVAL_MS;
 
   constructor(logger: Logger) {
     this.#logger = logger;
@@ -256,10 +258,14 @@ class RefusalLog {
 
   #flush(): void {
     this.#timer = undefined;
-    if (this.#count === 0) return;
+    if (this.#count === 0) {
+      this.#intervalMs = LOG_INTERVAL_MS;
+      return;
+    }
     const count = this.#count;
     this.#count = 0;
-    this.#timer = setTimeout(() => this.#flush(), LOG_INTERVAL_MS).unref();
+    this.#timer = setTimeout(() => this.#flush(), this.#intervalMs).unref();
+    this.#intervalMs = Math.min(2 * this.#intervalMs, LOG_INTERVAL_MS_MAX);
     this.#logger.warn('a connection on the peer address was refused', { count, ...this.#latest });
   }
 }

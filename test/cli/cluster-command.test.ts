@@ -3,12 +3,14 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { type ClusterStatus, parseHttpUrls } from '../../cli/cluster-api.js';
 import { problemsOf, renderStatus } from '../../cli/cluster-view.js';
 import type { Input } from '../../cli/io.js';
@@ -210,6 +212,21 @@ describe('gomqctl cluster', () => {
     const { code, stdout, stderr } = await cluster('--json', `${old.address},${closed},${latest.address}`);
     assert.deepEqual([code, JSON.parse(stdout).epoch], [0, 5]);
     assert.match(stderr, new RegExp(`^gomqctl: http://${closed} refuses connections`));
+  });
+
+  test('waits so long for a broker that is frozen and no longer, whatever the garbage collector takes', async (t) => {
+    const api = await FakeApi.start(t);
+    const frozen = createTcpServer();
+    await new Promise<void>((resolve) => frozen.listen(0, '127.0.0.1', resolve));
+    t.after(() => frozen.close());
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const collecting = setInterval(collect, 200);
+    t.after(() => clearInterval(collecting));
+    const silent = `127.0.0.1:${(frozen.address() as AddressInfo).port}`;
+    const { code, stdout, stderr } = await cluster('--json', `${silent},${api.address}`);
+    assert.deepEqual([code, JSON.parse(stdout).leader], [0, 'b']);
+    assert.match(stderr, new RegExp(`^gomqctl: http://${silent} gave no answer within 3 s`));
   });
 
   test('sends the token, and says where one is missing', async (t) => {

@@ -14,7 +14,7 @@ import { openDataDirectory } from '../../src/log/data-directory.js';
 import type { EpochStart } from '../../src/log/epoch-history.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
-import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
+import type { FrameToLeader, FrameToMember, Refusal } from '../../src/replication/frames.js';
 import type { LinkToMember } from '../../src/replication/peer-link.js';
 import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
 import { Message, publishRecordBytes } from '../../src/session/message.js';
@@ -40,6 +40,8 @@ interface Setting {
   readonly committed?: number;
   /** There is a leader, a. */
   readonly hasLeader?: boolean;
+  /** Why the leader lets nobody in. */
+  readonly refusal?: Refusal;
   /** Listed as such in etcd; true where absent. */
   readonly isInSync?: boolean;
   /** What the leader does about the node's position. */
@@ -57,6 +59,7 @@ class Bench {
   /** Of the node's log, each time it has told its position. */
   readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
+  dials = 0;
   /** What was opened last. */
   storage: Storage | undefined = undefined;
   node: ClusterNode | undefined = undefined;
@@ -172,7 +175,10 @@ class Bench {
       secret: SECRET,
       logger: this.#logger,
       identity: () => ({ cluster: 'c', clusterId: 'id', node: 'a', incarnation: 'a1', epoch: 2 }),
-      mayAccept: () => undefined,
+      mayAccept: () => {
+        this.dials++;
+        return this.#setting.refusal;
+      },
       onTunnel: (socket) => socket.destroy(),
       onHttp: (socket) => socket.destroy(),
       onReplica: (link) => {
@@ -360,6 +366,19 @@ test('a leader that sends nonsense loses its link, and nothing else happens', as
   });
   await until(() => made.links.length > 2, 'the node to dial again');
   assert.ok(made.said(/lost the link/));
+});
+
+test('a node that its leader refuses says so once, and dials less and less often', async (context) => {
+  const why = 'the cluster does not know this directory of b';
+  const made = await bench(context, { refusal: { code: 'incarnation', message: why } });
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  const told = made.lines.filter(({ message }) => message === 'cannot follow the leader');
+  assert.equal(told.length, 1);
+  assert.match(String(told[0]!.fields?.why), new RegExp(why));
+  assert.ok(made.dials >= 4 && made.dials <= 7, `${made.dials} times`);
+  const refused = made.lines.filter(({ message }) => message.endsWith('was refused'));
+  assert.ok(refused.length >= 2 && refused.length <= 3, `${refused.length} lines`);
+  assert.deepEqual(Object.keys(refused[0]!.fields ?? {}), ['count', 'address', 'reason', 'why']);
 });
 
 test('what the leader lacks is taken off the end of the log, which goes on as it is, and never was in the state', async (context) => {

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
+import { readMembership, writeMembership } from '../../src/log/membership.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { type Broker, exitOf, GOMQ, GOMQCTL, killBrokers, startBroker, stopBroker } from './broker.js';
 
@@ -39,6 +40,24 @@ describe('gomq start', () => {
     assert.match(second.stderr, new RegExp(`127\\.0\\.0\\.1:${broker.port}`));
     assert.doesNotMatch(second.stderr, /^\s+at /m);
     await stopBroker(broker);
+  });
+
+  it('does not start alone on the directory of a node of a cluster, which keeps what it has', () => {
+    const data = temporaryFolder();
+    writeMembership(data, { clusterId: 'id', epoch: 3, starts: [{ epoch: 1, start: 0 }], isSuspect: false });
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [GOMQ, 'start', '--mqtt', '127.0.0.1:0', '--http', 'off', '--data', data],
+      { encoding: 'utf8' },
+    );
+    assert.equal(status, 1);
+    assert.match(stderr, /is that of a node of a cluster.*--etcd/s);
+    assert.doesNotMatch(stderr, /^\s+at /m);
+    assert.deepEqual(readMembership(data)?.epoch, 3);
+    assert.deepEqual(
+      readdirSync(data).filter((name) => name.endsWith('.log')),
+      [],
+    );
   });
 
   it('tells 5.0 clients that it is shutting down', async () => {
