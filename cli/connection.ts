@@ -25,6 +25,10 @@ const STABLE_MS = 5_000;
 const CLOSE_TIMEOUT_MS = 1_000;
 /** So many connections in a row without progress mean that what we send is the reason they end. */
 const FRUITLESS_MAX = 5;
+/** "Server busy", as where too few nodes are in sync: it takes a while, and each time the message is sent again it may be kept again. */
+const BUSY = 0x89;
+const BUSY_MS_FIRST = 1_000;
+const BUSY_MS_MAX = 8_000;
 
 /** Reasons that time heals: a reconnect may succeed. Anything else a broker says about a CONNECT or a connection is final. */
 const PASSING = new Set([3, 0x80, 0x83, 0x88, 0x89, 0x8b, 0x8d, 0x96, 0x97, 0x9f, 0xa0]);
@@ -120,6 +124,9 @@ export class Connection {
   #downSinceMs = 0;
   /** The first loss since the last progress. */
   #lossMs: number | undefined;
+  /** The broker has said so, and how often in a row. */
+  #isBusy = false;
+  #busyTimes = 0;
   #fruitless = 0;
   #resending = false;
   #isCorked = false;
@@ -185,6 +192,7 @@ export class Connection {
   /** Something was acknowledged: the connection works, so patience with it is renewed. */
   progress(): void {
     this.#fruitless = 0;
+    this.#busyTimes = 0;
     this.#lossMs = undefined;
   }
 
@@ -224,7 +232,7 @@ export class Connection {
     });
     // Before MQTT.js, which begins to wait when it hears of the same.
     client.prependListener('close', () => {
-      if (this.#state !== 'up' || Date.now() - this.#upSinceMs < STABLE_MS) return;
+      if (this.#state !== 'up' || this.#isBusy || Date.now() - this.#upSinceMs < STABLE_MS) return;
       this.#attempts = 0;
       client.options.reconnectPeriod = this.#brokers.count > 1 ? AT_ONCE_MS : RECONNECT_MS_FIRST;
     });
@@ -340,6 +348,10 @@ export class Connection {
   #onDisconnect(packet: IDisconnectPacket): void {
     const code = packet.reasonCode ?? 0;
     this.#reason = describeReason(code === 0 ? 0x80 : code, packet.properties);
+    this.#isBusy = code === BUSY;
+    if (this.#isBusy) {
+      this.client.options.reconnectPeriod = Math.min(BUSY_MS_FIRST * 2 ** this.#busyTimes++, BUSY_MS_MAX);
+    }
     if (this.#isElsewhere(code, packet.properties?.serverReference)) return;
     if (code !== 0 && !PASSING.has(code)) {
       this.#final = new Failure(`${this.#name} closed the connection: ${this.#reason}`);
@@ -350,6 +362,7 @@ export class Connection {
     this.#state = 'up';
     this.#resending = false;
     this.#reason = undefined;
+    this.#isBusy = false;
     this.#upSinceMs = Date.now();
     this.#brokers.settled();
     if (first) {
@@ -386,7 +399,7 @@ export class Connection {
       this.#listener.onDown?.();
     }
     this.#brokers.refresh();
-    if (wasUp || wasResending) this.#fruitless++;
+    if ((wasUp || wasResending) && !this.#isBusy) this.#fruitless++;
     this.#lossMs ??= now;
     const { reconnectSecondsMax } = this.#policy;
     if (reconnectSecondsMax !== undefined) {

@@ -248,6 +248,9 @@ function fillMessage(connection: Connection, topic: Topic<Route>, properties: Pu
 function keep(connection: Connection, topic: Topic<Route>): void {
   const { broker } = connection;
   const session = connection.session!;
+  const { tooFew } = broker;
+  // Whoever sends it again and again would have it in the log as many times.
+  if (tooFew !== undefined && connection.version === 5) throw protocolError(tooFew, ReasonCode.ServerBusy);
   const refusal = broker.keepRefusal(message);
   if (refusal !== undefined) throw new Refusal(ReasonCode.QuotaExceeded, refusal.message);
   connection.countUncommitted(broker.append(message));

@@ -73,7 +73,7 @@ export const ERRORS = {
     hint: 'The message says which; ask that one.',
   },
   NOT_READY: {
-    meaning: 'The broker is starting or stopping and takes no messages.',
+    meaning: 'The broker is starting or stopping, or no node of its cluster leads: it takes no messages.',
     hint: 'Try again in a moment.',
   },
   ORIGIN_FOREIGN: {
@@ -99,7 +99,7 @@ export const ERRORS = {
   },
   REFUSED: {
     meaning: 'A client asked for something that this broker does not allow.',
-    hint: 'The reason code says what; limits and rights are in the configuration.',
+    hint: 'The message says why; limits and rights are in the configuration.',
   },
   REQUEST_INVALID: {
     meaning:

@@ -295,7 +295,9 @@ function createRoutes(
 }
 
 function checkReady(broker: HttpBroker): void {
-  if (!broker.isReady()) throw new GomqError('NOT_READY', 'the broker is starting or stopping');
+  if (!broker.isReady()) {
+    throw new GomqError('NOT_READY', 'the broker is starting or stopping, or no node of its cluster leads');
+  }
 }
 
 /** Both IP versions through one socket, where the machine has IPv6 at all. */

@@ -431,6 +431,23 @@ test('QoS 2 goes on where it was: the session is resumed and no second PUBLISH f
   assert.equal(disconnect.properties?.sessionExpiryInterval, 0);
 });
 
+test('a broker that is busy is asked again after a while, and then again after a longer one', async () => {
+  const base = broker.connections;
+  script = (packet, peer) => {
+    if (packet.cmd !== 'publish' || peer.number > base + 2) return false;
+    const properties = { reasonString: 'too few nodes are in sync' };
+    peer.send({ cmd: 'disconnect', reasonCode: 0x89, properties });
+    peer.end();
+    return true;
+  };
+  const startMs = performance.now();
+  const { code, stderr } = await pub('pub -t A -q 1 x');
+  assert.equal(code, 0);
+  assert.ok(performance.now() - startMs > 2900, 'one second, then two');
+  assert.equal(broker.connections, base + 3);
+  assert.match(stderr, /lost the connection to .*too few nodes are in sync.*reconnecting/);
+});
+
 test('a message that ends every connection is given up', async () => {
   script = (packet, peer) => {
     if (packet.cmd !== 'publish') return false;

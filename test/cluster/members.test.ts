@@ -133,9 +133,21 @@ test(
     const late = await PlainClient.open(portOf(nodes, leader), 5, fields);
     assert.equal(late.connack?.reasonCode, 0x88);
     late.client.close();
+    for (let i = 0; i < 3; i++) {
+      const again = await PlainClient.open(portOf(nodes, leader), 5, { clientId: 'waits', clean: true });
+      again.client.send('a', 'again');
+      const refused = await again.client.next('disconnect');
+      assert.ok(refused?.cmd === 'disconnect' && refused.reasonCode === 0x89, JSON.stringify(refused));
+    }
     await nodes.startAll();
     const back = await PlainClient.connect(portOf(nodes, leader), 'is back', false);
     assert.ok(await back.publish('a', 'three'));
+    await back.subscribe('$replay/earliest/a');
+    const payloads = [await back.message(), await back.message(), await back.message()];
+    assert.deepEqual(
+      payloads.map((message) => message?.payload),
+      ['one', 'two', 'three'],
+    );
     back.close();
   },
 );
