@@ -297,7 +297,12 @@ async function startNode(
   let addresses = { mqtt: '', http: '' };
   const advertise = cluster.advertise === '' ? parseAddress(cluster.peer).host : cluster.advertise;
   let node: ClusterNode | undefined;
-  const gateway = new Gateway({ clock, logger, openTunnel: (client) => node!.openTunnel(client) });
+  const gateway = new Gateway({
+    clock,
+    logger,
+    connectTimeoutSeconds: config.limits.connectTimeoutSeconds,
+    openTunnel: (client) => node!.openTunnel(client),
+  });
   const route = (): void => {
     if (node === undefined) return;
     gateway.route(
