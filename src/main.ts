@@ -430,6 +430,8 @@ async function startNode(
     },
     async drain() {
       gateway.close();
+      // A broker that drains closes whatever comes. Who comes through another node is better kept there.
+      started.refuseTunnels();
       await broker?.drain();
     },
     async close() {
