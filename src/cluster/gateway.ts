@@ -49,7 +49,7 @@ export class Gateway {
   readonly #options: GatewayOptions;
   readonly #waiting = new Map<HeldTransport, Waiting>();
   readonly #tunnels = new Set<Tunnel>();
-  /** Where the tunnels lead. */
+  /** Where the tunnels lead; '' while this node serves. */
   #leadership = '';
   #serve: ((transport: Transport) => void) | undefined = undefined;
   #hasLeader = false;
@@ -101,7 +101,8 @@ export class Gateway {
     if (isOther || hasLeader !== this.#hasLeader) this.#changedMs = this.#options.clock.monotonicMs();
     this.#hasLeader = hasLeader;
     if (serve !== undefined || isOther) this.#closeTunnels();
-    this.#leadership = leadership ?? this.#leadership;
+    // Nor is one that is being opened to a former leader a way to anybody once this node serves.
+    this.#leadership = serve === undefined ? (leadership ?? this.#leadership) : '';
     this.#reference = reference;
     this.#settle();
   }
@@ -170,10 +171,13 @@ export class Gateway {
     this.#options.openTunnel({ address, port, isSecure, certificateName: clientCertificateName }).then(
       ({ socket, alreadyRead }) => {
         this.#opening--;
-        if (!this.#waiting.delete(transport) || socket.destroyed || leadership !== this.#leadership) {
+        if (!this.#waiting.has(transport)) {
           socket.destroy();
-          transport.destroy();
+        } else if (socket.destroyed || leadership !== this.#leadership) {
+          socket.destroy();
+          this.#onNoTunnel(waiting, 'the leader is another one, or closed the tunnel');
         } else {
+          this.#waiting.delete(transport);
           this.#tunnels.add(
             new Tunnel(transport, socket, alreadyRead, (tunnel) => this.#tunnels.delete(tunnel)),
           );
@@ -181,12 +185,16 @@ export class Gateway {
       },
       (error: unknown) => {
         this.#opening--;
-        // The next sweep tries again: there may be another leader by then.
-        waiting.isOpening = false;
-        waiting.failure = (error as Error).message;
+        this.#onNoTunnel(waiting, (error as Error).message);
         this.#options.logger.debug('no tunnel to the leader', { error });
       },
     );
+  }
+
+  /** Nothing of the client's has been passed on. The next sweep tries again: there may be another leader by then, or this node may serve. */
+  #onNoTunnel(waiting: Waiting, failure: string): void {
+    waiting.isOpening = false;
+    waiting.failure = failure;
   }
 
   /** 0x9C, for those that ask for it: the leader serves them without a detour. */

@@ -1,5 +1,7 @@
 // The gateway beside transports, a clock and leaders that do as they are told: whom it holds, for how long, and where they go.
 import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import mqttPacket from 'mqtt-packet';
 import { Gateway, type GatewayOptions } from '../../src/cluster/gateway.js';
@@ -97,6 +99,33 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+/** Tunnels that are there when the test says so. */
+class LateTunnels {
+  readonly sockets: Socket[] = [];
+  /** What has gone through any of them. */
+  readonly passed: Buffer[] = [];
+  readonly #resolves: (() => void)[] = [];
+
+  readonly open: GatewayOptions['openTunnel'] = () =>
+    new Promise((resolve) => {
+      const socket = new Duplex({
+        read: () => undefined,
+        write: (chunk: Buffer, _encoding, done) => {
+          this.passed.push(chunk);
+          done();
+        },
+      }) as Socket;
+      this.sockets.push(socket);
+      this.#resolves.push(() => resolve({ socket, alreadyRead: Buffer.alloc(0) }));
+    });
+
+  /** Those asked for so far are open. */
+  async arrive(): Promise<void> {
+    for (const resolve of this.#resolves.splice(0)) resolve();
+    await turn();
+  }
+}
+
 async function neverOpens(): Promise<never> {
   throw new Error('the leader does not answer');
 }
@@ -151,4 +180,39 @@ test('a leader that takes no clients keeps them waiting as long as none does', a
   assert.equal(client.ending, undefined);
   await bench.at(1000 + WAIT_MS);
   assert.deepEqual([client.ending, ...client.written], ['end', UNAVAILABLE]);
+});
+
+test('a client whose tunnel is being opened is served here, if this node leads by then', async (context) => {
+  const tunnels = new LateTunnels();
+  const bench = new Bench(context, tunnels.open);
+  await bench.follow('a 7');
+  const client = bench.client();
+  client.receive(CONNECT);
+  assert.equal(tunnels.sockets.length, 1);
+  const served: Transport[] = [];
+  bench.gateway.route((transport) => served.push(transport), undefined, '');
+  await tunnels.arrive();
+  assert.equal(tunnels.sockets[0]?.destroyed, true);
+  await bench.at(SWEPT_MS);
+  assert.equal(served.length, 1);
+  assert.equal(client.ending, undefined);
+});
+
+test('no tunnel to a leader of before is set up once this node has led', async (context) => {
+  const tunnels = new LateTunnels();
+  const bench = new Bench(context, tunnels.open);
+  await bench.follow('a 7');
+  const client = bench.client();
+  client.receive(CONNECT);
+  bench.gateway.route(() => assert.fail('it leads too short a time'), undefined, '');
+  await bench.follow(undefined);
+  await tunnels.arrive();
+  assert.equal(tunnels.sockets[0]?.destroyed, true);
+  await bench.follow('b 9');
+  assert.equal(tunnels.sockets.length, 2);
+  assert.deepEqual(tunnels.passed, []);
+  await tunnels.arrive();
+  await turn();
+  assert.deepEqual(tunnels.passed, [CONNECT]);
+  assert.deepEqual([tunnels.sockets[1]?.destroyed, client.ending], [false, undefined]);
 });
