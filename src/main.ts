@@ -304,7 +304,12 @@ async function startNode(
   let addresses = { mqtt: '', http: '' };
   const advertise = cluster.advertise === '' ? parseAddress(cluster.peer).host : cluster.advertise;
   let node: ClusterNode | undefined;
-  const gateway = new Gateway({ clock, logger, openTunnel: (client) => node!.openTunnel(client) });
+  const gateway = new Gateway({
+    clock,
+    logger,
+    connectTimeoutSeconds: config.limits.connectTimeoutSeconds,
+    openTunnel: (client) => node!.openTunnel(client),
+  });
   const route = (): void => {
     if (node === undefined) return;
     gateway.route(
@@ -432,6 +437,8 @@ async function startNode(
     },
     async drain() {
       gateway.close();
+      // A broker that drains closes whatever comes. Who comes through another node is better kept there.
+      started.refuseTunnels();
       await broker?.drain();
     },
     async close() {

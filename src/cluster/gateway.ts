@@ -10,7 +10,7 @@ import { ReasonCode } from '../packet/reason-codes.js';
 import { HeldTransport } from './held-transport.js';
 import { Tunnel } from './tunnel.js';
 
-/** How long a client may wait for a leader. */
+/** How long a client that has sent its CONNECT may wait for a leader, and again for a way to the one there is; twice that in all, whatever comes and goes. */
 const WAIT_MS = 5000;
 const SWEEP_MS = 50;
 /** The first byte of a CONNECT. */
@@ -21,6 +21,8 @@ const OPENING_MAX = 64;
 export interface GatewayOptions {
   readonly clock: Clock;
   readonly logger: Logger;
+  /** From opening a connection to all of its CONNECT, as at the leader. */
+  readonly connectTimeoutSeconds: number;
   /** A way to the leader; it is tried again while there is one and the client still waits. */
   openTunnel(client: TunnelledClient): Promise<{ socket: Socket; alreadyRead: Buffer }>;
 }
@@ -34,7 +36,10 @@ export interface TunnelledClient {
 
 interface Waiting {
   readonly transport: HeldTransport;
-  readonly untilMs: number;
+  /** By then its CONNECT has to be there. */
+  readonly connectUntilMs: number;
+  /** When it was; undefined before. */
+  readyMs: number | undefined;
   isOpening: boolean;
   /** Why there is no tunnel. */
   failure: string | undefined;
@@ -44,10 +49,12 @@ export class Gateway {
   readonly #options: GatewayOptions;
   readonly #waiting = new Map<HeldTransport, Waiting>();
   readonly #tunnels = new Set<Tunnel>();
-  /** Where the tunnels lead. */
+  /** Where the tunnels lead; '' while this node serves. */
   #leadership = '';
   #serve: ((transport: Transport) => void) | undefined = undefined;
   #hasLeader = false;
+  /** When a leader came or went last. */
+  #changedMs = Number.NEGATIVE_INFINITY;
   #reference = '';
   #opening = 0;
   #timer: NodeJS.Timeout | undefined = undefined;
@@ -66,8 +73,14 @@ export class Gateway {
       (waiting) => this.#settleOne(this.#waiting.get(waiting)),
       (gone) => this.#drop(gone),
     );
-    const untilMs = this.#options.clock.monotonicMs() + WAIT_MS;
-    this.#waiting.set(held, { transport: held, untilMs, isOpening: false, failure: undefined });
+    const { clock, connectTimeoutSeconds } = this.#options;
+    this.#waiting.set(held, {
+      transport: held,
+      connectUntilMs: clock.monotonicMs() + connectTimeoutSeconds * 1000,
+      readyMs: undefined,
+      isOpening: false,
+      failure: undefined,
+    });
     this.#timer ??= setInterval(() => this.#settle(), SWEEP_MS);
   }
 
@@ -82,11 +95,14 @@ export class Gateway {
     reference: string,
   ): void {
     this.#serve = serve;
-    this.#hasLeader = leadership !== undefined;
     // A leader that is frozen or cut off closes nothing. Its clients are to find the one that leads now.
     const isOther = leadership !== undefined && leadership !== this.#leadership;
+    const hasLeader = leadership !== undefined;
+    if (isOther || hasLeader !== this.#hasLeader) this.#changedMs = this.#options.clock.monotonicMs();
+    this.#hasLeader = hasLeader;
     if (serve !== undefined || isOther) this.#closeTunnels();
-    this.#leadership = leadership ?? this.#leadership;
+    // Nor is one that is being opened to a former leader a way to anybody once this node serves.
+    this.#leadership = serve === undefined ? (leadership ?? this.#leadership) : '';
     this.#reference = reference;
     this.#settle();
   }
@@ -116,23 +132,30 @@ export class Gateway {
 
   #settleOne(waiting: Waiting | undefined): void {
     if (waiting === undefined || waiting.isOpening) return;
-    const { transport, untilMs } = waiting;
+    const { transport } = waiting;
     if (this.#serve !== undefined) {
       this.#waiting.delete(transport);
       this.#serve(transport);
-    } else if (this.#options.clock.monotonicMs() >= untilMs) this.#refuse(waiting);
-    else if (this.#hasLeader && this.#opening < OPENING_MAX) this.#forward(waiting);
+      return;
+    }
+    const nowMs = this.#options.clock.monotonicMs();
+    if (waiting.readyMs === undefined && isForLeader(transport)) waiting.readyMs = nowMs;
+    if (nowMs >= this.#untilMs(waiting)) this.#refuse(waiting);
+    else if (waiting.readyMs !== undefined && this.#hasLeader && this.#opening < OPENING_MAX)
+      this.#forward(waiting);
   }
 
-  /** Sends a client on its way to the leader, once it has said who it is. */
+  /** A client that takes its time for the CONNECT does not wait for a leader yet, whether there is one or not. */
+  #untilMs({ connectUntilMs, readyMs }: Waiting): number {
+    if (readyMs === undefined) return connectUntilMs;
+    // A leader that comes late has its time to take the client, too, but coming and going leaders do not make the client wait for ever.
+    return Math.min(Math.max(readyMs, this.#changedMs), readyMs + WAIT_MS) + WAIT_MS;
+  }
+
+  /** Sends a client that has said who it is on its way to the leader. */
   #forward(waiting: Waiting): void {
     const { transport } = waiting;
-    const { heldBytes } = transport;
-    const connect = connectIn(heldBytes);
-    const isWhole = heldBytes.length >= (packetBytes(heldBytes) ?? Number.POSITIVE_INFINITY);
-    // What is no CONNECT is for the leader to refuse, as soon as that shows.
-    const isStrange = heldBytes.length > 0 && heldBytes[0] !== CONNECT_BYTE;
-    if (!isWhole && !isStrange && !transport.isFull) return;
+    const connect = connectIn(transport.heldBytes);
     const reference = this.#reference;
     if (reference !== '' && connect !== undefined && wantsRedirect(connect))
       this.#redirect(transport, reference);
@@ -148,10 +171,13 @@ export class Gateway {
     this.#options.openTunnel({ address, port, isSecure, certificateName: clientCertificateName }).then(
       ({ socket, alreadyRead }) => {
         this.#opening--;
-        if (!this.#waiting.delete(transport) || socket.destroyed || leadership !== this.#leadership) {
+        if (!this.#waiting.has(transport)) {
           socket.destroy();
-          transport.destroy();
+        } else if (socket.destroyed || leadership !== this.#leadership) {
+          socket.destroy();
+          this.#onNoTunnel(waiting, 'the leader is another one, or closed the tunnel');
         } else {
+          this.#waiting.delete(transport);
           this.#tunnels.add(
             new Tunnel(transport, socket, alreadyRead, (tunnel) => this.#tunnels.delete(tunnel)),
           );
@@ -159,12 +185,16 @@ export class Gateway {
       },
       (error: unknown) => {
         this.#opening--;
-        // The next sweep tries again: there may be another leader by then.
-        waiting.isOpening = false;
-        waiting.failure = (error as Error).message;
+        this.#onNoTunnel(waiting, (error as Error).message);
         this.#options.logger.debug('no tunnel to the leader', { error });
       },
     );
+  }
+
+  /** Nothing of the client's has been passed on. The next sweep tries again: there may be another leader by then, or this node may serve. */
+  #onNoTunnel(waiting: Waiting, failure: string): void {
+    waiting.isOpening = false;
+    waiting.failure = failure;
   }
 
   /** 0x9C, for those that ask for it: the leader serves them without a detour. */
@@ -178,14 +208,15 @@ export class Gateway {
   }
 
   /** CONNACK 3 or 0x88: the server is unavailable. Whoever has not even sent a CONNECT gets nothing. */
-  #refuse({ transport, failure }: Waiting): void {
+  #refuse({ transport, readyMs, failure }: Waiting): void {
     const version = connectIn(transport.heldBytes)?.version;
     const reasonCode = ReasonCode.ServerUnavailable;
     this.#answer(
       transport,
       version === undefined ? undefined : encodeConnack(version, { sessionPresent: false, reasonCode }),
     );
-    const why = this.#hasLeader ? (failure ?? 'it sent no CONNECT') : 'there is no leader';
+    const noWay = this.#hasLeader ? (failure ?? 'too many wait for the leader') : 'there is no leader';
+    const why = readyMs === undefined ? 'no CONNECT in time' : noWay;
     this.#options.logger.warn(`refused a client: ${why}`, {
       address: `${transport.remoteAddress}:${transport.remotePort}`,
     });
@@ -196,6 +227,14 @@ export class Gateway {
     if (bytes !== undefined) transport.write(bytes, () => undefined);
     transport.end();
   }
+}
+
+/** Its CONNECT is all there, or what there is of it is enough for the leader to refuse. */
+function isForLeader({ heldBytes, isFull }: HeldTransport): boolean {
+  const isWhole = heldBytes.length >= (packetBytes(heldBytes) ?? Number.POSITIVE_INFINITY);
+  // What is no CONNECT is for the leader to refuse, as soon as that shows.
+  const isStrange = heldBytes.length > 0 && heldBytes[0] !== CONNECT_BYTE;
+  return isWhole || isStrange || isFull;
 }
 
 /** The CONNECT that the bytes begin with, once it is all there; undefined too for what is none: that is for the leader to say. */

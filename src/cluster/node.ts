@@ -110,6 +110,7 @@ export class ClusterNode {
   #work: Promise<void> = Promise.resolve();
   #isRunning = false;
   #isStopping = false;
+  #isDraining = false;
   #isDamaged = false;
   #isLookingForLeader = false;
   #lastIncoming = 0;
@@ -338,6 +339,14 @@ export class ClusterNode {
       hint: http === undefined ? 'Nobody does at the moment.' : `Ask the leader: http://${http}`,
       retriable: true,
     });
+  }
+
+  /**
+   * This node is about to stop: clients of other nodes wait there for the next leader from now on. Members are still let in, for what is under way is
+   * committed with them.
+   */
+  refuseTunnels(): void {
+    this.#isDraining = true;
   }
 
   /** Hands over what it leads, and leaves. The clients are gone already, and the log is closed when this returns. */
@@ -745,7 +754,9 @@ export class ClusterNode {
 
   #refusalOf({ purpose, epoch, node, incarnation }: HelloFrame): Refusal | undefined {
     const leadership = this.#leadership;
-    if (this.#isStopping) return { code: 'stopping', message: 'the broker is stopping' };
+    if (this.#isStopping || (this.#isDraining && purpose === 'tunnel')) {
+      return { code: 'stopping', message: 'the broker is stopping' };
+    }
     if (leadership === undefined || (purpose === 'tunnel' && !this.#isServing)) {
       return { code: 'not-leader', message: `${this.#options.nodeId} does not lead` };
     }

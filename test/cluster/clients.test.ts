@@ -125,6 +125,31 @@ test(
   },
 );
 
+test('while a leader drains, the clients of a member wait for the next one', TIMEOUT, async (context) => {
+  // A member that is silent is waited for half as long, and the leader drains for as long as that keeps it from committing.
+  const { nodes, portOf } = await cluster(context, { settings: ['cluster.leaseSeconds=20'] });
+  await nodes.startAll();
+  const first = await nodes.waitForLeader();
+  await nodes.waitForInSync(3);
+  const [near, frozen] = nodes.names.filter((name) => name !== first) as [string, string];
+  const writer = await PlainClient.connect(portOf(first), 'writes');
+  nodes.freeze(frozen);
+  writer.send('a', 'committed while the leader drains');
+  await writer.ping();
+  const leader = nodes.broker(first)!;
+  leader.signal('SIGTERM');
+  await leader.said(/stopping on SIGTERM/);
+  const opening = PlainClient.open(portOf(near), 4, { clientId: 'waits', clean: true });
+  await Promise.race([leader.said(/"reason":"stopping"/), opening]);
+  nodes.thaw(frozen);
+  assert.notEqual(await writer.next('puback'), undefined);
+  const { client, connack } = await opening;
+  assert.equal(connack?.returnCode, 0, nodes.diagnostics());
+  const { code, stderr } = await nodes.ended(first);
+  assert.equal(code, 0, stderr);
+  for (const one of [writer, client]) one.close();
+});
+
 test('a new member takes the place of dead ones, and has all that was before', TIMEOUT, async (context) => {
   const { nodes, etcd, portOf } = await cluster(context, {
     names: [...NAMES, 'd'],

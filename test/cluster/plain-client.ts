@@ -87,6 +87,12 @@ export class PlainClient {
     this.#link.send({ cmd: 'publish', topic, payload, qos: 1, retain, dup: false, messageId: this.#lastId });
   }
 
+  /** Resolves when the broker has taken all that was sent. */
+  async ping(): Promise<void> {
+    this.#link.send({ cmd: 'pingreq' });
+    await this.next('pingresp');
+  }
+
   async subscribe(topic: string): Promise<void> {
     this.#lastId = (this.#lastId % 65_535) + 1;
     this.#link.send({ cmd: 'subscribe', messageId: this.#lastId, subscriptions: [{ topic, qos: 1 }] });
