@@ -368,6 +368,7 @@ async function startNode(
           },
           state: storage.state,
           hasEnough: () => node?.hasEnough ?? false,
+          areOthersFull: () => node?.isFull ?? false,
         });
         route();
       },

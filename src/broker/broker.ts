@@ -48,6 +48,8 @@ export interface BrokerOptions {
   accessControl: AccessControl | undefined;
   /** In a cluster: enough nodes are in sync for anything to be committed. */
   hasEnough?: () => boolean;
+  /** In a cluster: the disks of other nodes that what is kept has to be on have hardly room. */
+  areOthersFull?: () => boolean;
   /** Called with an error that cannot be: the process should say so and end. */
   onDefect: (error: unknown) => void;
 }
@@ -129,6 +131,7 @@ export class Broker {
   /** Told when nothing is committed here any more. */
   readonly #abandoned = new Set<() => void>();
   readonly #hasEnough: () => boolean;
+  readonly #areOthersFull: () => boolean;
   /** When there were enough nodes in sync last. */
   #enoughMs: number;
   readonly #message = new Message();
@@ -144,6 +147,7 @@ export class Broker {
     this.accessControl = options.accessControl;
     this.onDefect = options.onDefect;
     this.#hasEnough = options.hasEnough ?? (() => true);
+    this.#areOthersFull = options.areOthersFull ?? (() => false);
     this.#enoughMs = options.clock.monotonicMs();
     const { accessControl } = options;
     const mayRead =
@@ -243,6 +247,11 @@ export class Broker {
     return this.clock.monotonicMs() - this.#enoughMs <= TOO_FEW_MS
       ? undefined
       : 'too few nodes of the cluster are in sync: nothing can be acknowledged until more are';
+  }
+
+  /** There is hardly room on a disk: nothing new is taken that has to be kept. */
+  get isFull(): boolean {
+    return this.log.isFull || this.#areOthersFull();
   }
 
   get isReady(): boolean {
@@ -456,8 +465,9 @@ export class Broker {
       const why = 'too much waits for the disk, or for other nodes of the cluster';
       return new GomqError('NOT_READY', why, { reasonCode, retriable: true });
     }
-    if (this.log.isFull && !this.#clearsRetained(message)) {
-      return new GomqError('DISK_FULL', 'the disk is full', { reasonCode, retriable: true });
+    if (this.isFull && !this.#clearsRetained(message)) {
+      const why = this.log.isFull ? 'the disk is full' : 'the disks of other nodes are full';
+      return new GomqError('DISK_FULL', why, { reasonCode, retriable: true });
     }
     const why = message.isRetained ? this.retainedRefusal(message) : undefined;
     return why === undefined ? undefined : new GomqError('REFUSED', why, { reasonCode });

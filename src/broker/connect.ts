@@ -1,7 +1,6 @@
 // CONNECT: who is it, may they, and which session is theirs.
 import { v7 as uuidv7 } from 'uuid';
 import { assert } from '../core/assert.js';
-import type { Log } from '../log/log.js';
 import { ConnectError, type ConnectPacket, decodeConnect } from '../packet/connect.js';
 import { encodeConnack } from '../packet/encode.js';
 import { ReasonCode } from '../packet/reason-codes.js';
@@ -9,6 +8,7 @@ import type { ProtocolVersion } from '../packet/types.js';
 import { isReservedTopic, validateTopicName } from '../router/topic-name.js';
 import type { AuthenticationResult } from '../security/authenticator.js';
 import { Outbox } from '../session/outbox.js';
+import type { Broker } from './broker.js';
 import type { Connection } from './connection.js';
 
 /** Receive Maximum of a client that names none (section 3.1.2.11.3), and of one that names the largest. */
@@ -149,7 +149,7 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
     no(ReasonCode.ServerUnavailable, tooFew);
     return;
   }
-  const full = fullRefusal(broker.log, sessionPresent, isRecorded);
+  const full = fullRefusal(broker, sessionPresent, isRecorded);
   if (full !== undefined) {
     no(ReasonCode.QuotaExceeded, full);
     return;
@@ -209,12 +209,12 @@ function admit(connection: Connection, packet: ConnectPacket, result: Authentica
  * the records that it has not read cannot go before; that costs a few small records, so that it has an end as well.
  */
 function fullRefusal(
-  { isFull, isReserveSpent }: Log,
+  { isFull, log }: Broker,
   sessionPresent: boolean,
   isRecorded: boolean,
 ): string | undefined {
   if (sessionPresent) {
-    return isReserveSpent ? 'the disk is full: no session can come back until there is room' : undefined;
+    return log.isReserveSpent ? 'the disk is full: no session can come back until there is room' : undefined;
   }
   return isFull && isRecorded ? 'the disk is full: no new session and no will can be kept' : undefined;
 }

@@ -173,7 +173,7 @@ function decide(
     };
   }
   // What the session has already may be asked for again, as those do who come back.
-  if (session.isRecorded && (isNew ? broker.log.isFull : broker.log.isReserveSpent)) {
+  if (session.isRecorded && (isNew ? broker.isFull : broker.log.isReserveSpent)) {
     return { reasonCode: ReasonCode.QuotaExceeded, why: 'the disk is full' };
   }
   const qos = lowerQos(request.qos, mqtt.maximumQos as QoS);

@@ -203,6 +203,11 @@ export class ClusterNode {
     return this.#leadership?.hasEnough ?? false;
   }
 
+  /** There is hardly room on disks that what is published now would have to be on; this node's own is for its log to tell. */
+  get isFull(): boolean {
+    return this.#leadership?.isFull ?? false;
+  }
+
   /** Names the leadership that clients are carried to: another one has another name. */
   get leadershipName(): string {
     return `${this.#election.leader ?? ''} ${this.#election.epoch}`;

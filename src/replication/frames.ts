@@ -78,6 +78,7 @@
 //         durable end          u64
 //         applied              u64
 //         sequence             u64   of the last heartbeat that was seen
+//         full                 u8    1 where there is hardly room on the member's disk, else 0
 //
 //     stateHash                      member to leader
 //         offset               u64
@@ -257,6 +258,8 @@ export interface AckFrame {
   readonly applied: number;
   /** Of the last heartbeat that it saw. */
   readonly sequence: number;
+  /** There is hardly room on its disk: only the reserve is left. */
+  readonly isFull: boolean;
 }
 
 export interface StateHashFrame {
@@ -393,7 +396,11 @@ export function encodeSmall(frame: SmallFrame): Buffer {
     case 'snapshotEnd':
       break;
     case 'ack':
-      out.uint64(frame.durableEnd).uint64(frame.applied).uint64(frame.sequence);
+      out
+        .uint64(frame.durableEnd)
+        .uint64(frame.applied)
+        .uint64(frame.sequence)
+        .byte(frame.isFull ? 1 : 0);
       break;
     case 'stateHash':
       out.uint64(frame.offset).bytes(digest(frame.hash));
@@ -512,10 +519,17 @@ function decodeBody(type: FrameType, epoch: number, reader: FieldReader): Frame 
         durableEnd: reader.uint64('durable end'),
         applied: reader.uint64('applied'),
         sequence: reader.uint64('sequence'),
+        isFull: readFlag(reader, 'full'),
       };
     case 'stateHash':
       return { type, epoch, offset: reader.uint64('offset'), hash: reader.bytes(DIGEST_BYTES, 'hash') };
   }
+}
+
+function readFlag(reader: FieldReader, field: string): boolean {
+  const value = reader.byte(field);
+  if (value > 1) throw reader.wrong(field, `is ${value}, and may be 0 or 1`);
+  return value === 1;
 }
 
 function decodeHello(epoch: number, reader: FieldReader): HelloFrame {

@@ -31,6 +31,8 @@ interface Member {
   readonly incarnation: string;
   keptOffset: number;
   heardMs: number;
+  /** There is hardly room on its disk. */
+  isFull: boolean;
   /** When it last had all that this node had; see `#lags`. */
   abreastMs: number;
   /** What this node had at `aimMs`, when it was last looked at. */
@@ -73,6 +75,23 @@ export class ReplicationLeader {
     return this.#confirmed.length >= this.#options.minInSync;
   }
 
+  /**
+   * What is published now would have to go on disks that have hardly room: without the nodes that say so, this one aside, too few would be left. Where
+   * enough have room the others leave the in-sync set.
+   */
+  get isFull(): boolean {
+    const full = this.#confirmed.filter(({ node, incarnation }) => {
+      const member = this.#members.get(node);
+      return member?.incarnation === incarnation && member.isFull;
+    });
+    return full.length > 0 && this.#confirmed.length - full.length < this.#options.minInSync;
+  }
+
+  /** A commit waits for it, or may have to. */
+  isWaitedFor({ node, incarnation }: Node): boolean {
+    return this.#maximal().some((one) => one.node === node && one.incarnation === incarnation);
+  }
+
   /** This node has so much of its own log on disk. */
   onKept(keptOffset: number): void {
     this.#keptOffset = keptOffset;
@@ -82,17 +101,18 @@ export class ReplicationLeader {
   /** A member has made its log a part of this one, up to `keptOffset`, in this epoch (R3): what it says counts from now on. */
   onJoined({ node, incarnation }: Node, keptOffset: number, nowMs: number): void {
     const abreast = { abreastMs: nowMs, aim: this.#keptOffset, aimMs: nowMs };
-    this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs, ...abreast });
+    this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs, isFull: false, ...abreast });
     this.#left.delete(node);
     this.#commit();
   }
 
-  onAck(node: string, keptOffset: number, nowMs: number): void {
+  onAck(node: string, keptOffset: number, nowMs: number, isFull = false): void {
     const member = this.#members.get(node);
     if (member === undefined) return;
     assert(keptOffset >= member.keptOffset, `${node} has ${keptOffset} after ${member.keptOffset}`);
     member.keptOffset = keptOffset;
     member.heardMs = nowMs;
+    member.isFull = isFull;
     if (keptOffset >= member.aim) {
       member.abreastMs = member.aimMs;
       member.aim = this.#keptOffset;
@@ -115,7 +135,7 @@ export class ReplicationLeader {
   }
 
   /**
-   * The in-sync set as it should be, where that is another one and nothing is under way: without those that are gone, silent or far behind as
+   * The in-sync set as it should be, where that is another one and nothing is under way: without those that are gone, silent, full or far behind as
    * long as enough are left (R5), and with those that have caught up (R6). One node at a time joins or leaves.
    */
   wanted(nowMs: number): readonly Node[] | undefined {
@@ -127,7 +147,7 @@ export class ReplicationLeader {
       const known = confirmed.find((one) => one.node === node);
       if (known?.incarnation === incarnation || !this.#hasCaughtUp(keptOffset)) continue;
       // The high watermark alone may be low because another one lags.
-      if (this.#isSilent(node, nowMs) || this.#lags(member, nowMs)) continue;
+      if (this.#isSilent(node, nowMs) || this.#lags(member, nowMs) || member.isFull) continue;
       // A node that comes back with another directory takes the place of its former self, which is gone for good.
       return [...confirmed.filter((one) => one.node !== node), { node, incarnation }];
     }
@@ -143,6 +163,7 @@ export class ReplicationLeader {
     const member = this.#members.get(node);
     if (member !== undefined && member.incarnation !== incarnation)
       return 'it came back with another directory';
+    if (member?.isFull) return 'its disk is full';
     if (member !== undefined && this.#lags(member, nowMs)) return 'its disk does not keep up';
     if (this.#left.has(node)) return 'it is gone';
     return this.#isSilent(node, nowMs) ? 'it is silent' : undefined;

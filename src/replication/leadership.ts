@@ -125,6 +125,11 @@ export class Leadership {
     return this.#core.hasEnough && this.#core.isFollowed(this.#nowMs(), this.#options.silenceMs);
   }
 
+  /** So many of those in sync have hardly room on their disks that without them too few would be left. */
+  get isFull(): boolean {
+    return this.#core.isFull;
+  }
+
   get inSync(): readonly Node[] {
     return this.#core.inSync;
   }
@@ -181,8 +186,9 @@ export class Leadership {
         this.#advance();
         this.#settleInSync();
       },
-      onAck: (acked, keptOffset) => {
-        this.#core.onAck(acked.node, keptOffset, this.#nowMs());
+      isWaitedFor: ({ node, incarnation: own }) => this.#core.isWaitedFor({ node, incarnation: own }),
+      onAck: (acked, keptOffset, _applied, isFull) => {
+        this.#core.onAck(acked.node, keptOffset, this.#nowMs(), isFull);
         this.#advance();
         this.#settleInSync();
       },

@@ -276,6 +276,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
       durableEnd: log.keptOffset,
       applied: replica.applied,
       sequence: this.#sequence,
+      isFull: log.isFull,
     });
   }
 }

@@ -34,7 +34,9 @@ export interface ReplicaSenderOptions {
   onUnreadable(why: string): void;
   /** The member's log is a part of this one up to `keptOffset`. */
   onJoined(sender: ReplicaSender, keptOffset: number): void;
-  onAck(sender: ReplicaSender, keptOffset: number, applied: number): void;
+  onAck(sender: ReplicaSender, keptOffset: number, applied: number, isFull: boolean): void;
+  /** The member is in sync, or about to be. */
+  isWaitedFor(sender: ReplicaSender): boolean;
   /** What the member's state before an offset hashes to. */
   onStateHash(sender: ReplicaSender, offset: number, hash: Buffer): void;
   onClosed(sender: ReplicaSender, error: Error | undefined): void;
@@ -50,6 +52,8 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
   readonly #sent: { readonly endOffset: number; readonly bytes: number }[] = [];
   #sentBytes = 0;
   #isBlocked = false;
+  /** There is hardly room on the member's disk. */
+  #isFull = false;
   #isReading = false;
   #isClosed = false;
   #snapshot: SnapshotSender | undefined = undefined;
@@ -89,6 +93,8 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     const { log, recent } = this.#options;
     while (this.#next !== undefined && !this.#isClosed && !this.#isBlocked && !this.#isReading) {
       if (this.#sentBytes >= WINDOW_BYTES) return;
+      // It would end when nothing is left. Once there is room again it says so.
+      if (this.#isFull && !this.#options.isWaitedFor(this)) return;
       const batches = recent.from(this.#next, FRAME_BATCH_BYTES, APPEND_BATCHES_MAX);
       if (batches === undefined) {
         if (this.#next < log.keptOffset) this.#read(this.#next);
@@ -119,7 +125,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     if (frame.type === 'position') this.#settle(frame);
     if (frame.type === 'stateHash') this.#options.onStateHash(this, frame.offset, frame.hash);
     if (frame.type !== 'ack') return;
-    const { durableEnd, applied } = frame;
+    const { durableEnd, applied, isFull } = frame;
     const isPossible =
       this.#next !== undefined &&
       durableEnd >= this.#keptOffset &&
@@ -132,13 +138,14 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
       );
     }
     this.#keptOffset = durableEnd;
+    this.#isFull = isFull;
     this.applied = applied;
     let count = 0;
     for (; count < this.#sent.length && this.#sent[count]!.endOffset <= durableEnd; count++) {
       this.#sentBytes -= this.#sent[count]!.bytes;
     }
     this.#sent.splice(0, count);
-    this.#options.onAck(this, durableEnd, applied);
+    this.#options.onAck(this, durableEnd, applied, isFull);
     this.stream();
   }
 

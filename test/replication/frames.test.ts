@@ -114,8 +114,8 @@ const VECTORS: readonly (readonly [Frame, string])[] = [
     `23000000 16 ${EPOCH_7} 0500000000000000 0100000000000000 0900000000000000 "{}"`,
   ],
   [
-    { type: 'ack', epoch: 7, durableEnd: 5, applied: 4, sequence: 9 },
-    `21000000 17 ${EPOCH_7} 0500000000000000 0400000000000000 0900000000000000`,
+    { type: 'ack', epoch: 7, durableEnd: 5, applied: 4, sequence: 9, isFull: true },
+    `22000000 17 ${EPOCH_7} 0500000000000000 0400000000000000 0900000000000000 01`,
   ],
   [
     { type: 'stateHash', epoch: 7, offset: 5, hash: digest },
@@ -187,7 +187,7 @@ const frames: Record<Frame['type'], fc.Arbitrary<object>> = {
   snapshotEnd: record({}),
   append: record({ highWatermark: uint64, logStart: uint64, batches }),
   heartbeat: record({ highWatermark: uint64, logStart: uint64, sequence: uint64, status: blob }),
-  ack: record({ durableEnd: uint64, applied: uint64, sequence: uint64 }),
+  ack: record({ durableEnd: uint64, applied: uint64, sequence: uint64, isFull: fc.boolean() }),
   stateHash: record({ offset: uint64, hash: digests }),
 };
 

@@ -187,6 +187,33 @@ describe('a leader', () => {
     }
   });
 
+  it('does not wait for one whose disk is full, and takes it in again when there is room', () => {
+    const leader = leading([A, B, C]);
+    leader.onKept(120);
+    leader.onJoined(B, 120, 0);
+    leader.onJoined(C, 120, 0);
+    leader.onAck('c', 120, 1, true);
+    assert.equal(leader.isFull, false);
+    assert.deepEqual(leader.wanted(1), [A, B]);
+    leader.propose([A, B]);
+    leader.confirm();
+    leader.onAck('c', 120, 2, true);
+    assert.equal(leader.wanted(2), undefined);
+    leader.onAck('c', 120, 3, false);
+    assert.deepEqual(leader.wanted(3), [A, B, C]);
+  });
+
+  it('is full where without those whose disks are full too few would be left', () => {
+    const leader = leading([A, B]);
+    leader.onKept(120);
+    leader.onJoined(B, 120, 0);
+    leader.onAck('b', 120, 1, true);
+    assert.equal(leader.isFull, true);
+    assert.equal(leader.wanted(1), undefined);
+    leader.onAck('b', 120, 2, false);
+    assert.equal(leader.isFull, false);
+  });
+
   it('keeps one that is far behind where too few would be left', () => {
     const leader = leading([A, B]);
     leader.onJoined(B, 100, 0);

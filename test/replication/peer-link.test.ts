@@ -26,6 +26,7 @@ const ackOf = (applied: number): FrameToLeader => ({
   durableEnd: applied,
   applied,
   sequence: 0,
+  isFull: false,
 });
 
 async function startedPair(...[context, settings]: Parameters<typeof linkPair>) {

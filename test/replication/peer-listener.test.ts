@@ -235,7 +235,7 @@ test('close ends handshakes and lets links live', async (context) => {
   await half.frames.next();
   await door.listener.close();
   await half.closed;
-  member.send({ type: 'ack', epoch: 7, durableEnd: 1, applied: 1, sequence: 1 });
+  member.send({ type: 'ack', epoch: 7, durableEnd: 1, applied: 1, sequence: 1, isFull: false });
   assert.equal((await recorder.frames.next()).type, 'ack');
   await assert.rejects(
     dialReplica(dialing(door)),
@@ -314,7 +314,7 @@ test('TLS: both show certificates, and the secret may be empty', { skip }, async
     const recorder = new Recorder<FrameToLeader>();
     const { link: atLeader } = await door.replicas.next();
     atLeader.start(recorder);
-    link.send({ type: 'ack', epoch: 7, durableEnd: 1, applied: 1, sequence: 1 });
+    link.send({ type: 'ack', epoch: 7, durableEnd: 1, applied: 1, sequence: 1, isFull: false });
     assert.equal((await recorder.frames.next()).type, 'ack');
     link.destroy();
     await recorder.closes.next();
