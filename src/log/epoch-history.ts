@@ -24,6 +24,11 @@ export class EpochHistory {
     return this.#starts;
   }
 
+  /** There were epochs before those that are remembered. */
+  get hasForgotten(): boolean {
+    return this.#starts.length === EPOCHS_MAX;
+  }
+
   /** 0 where there is none. */
   get lastEpoch(): number {
     return this.#starts.at(-1)?.epoch ?? 0;

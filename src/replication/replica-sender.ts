@@ -164,12 +164,14 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
   // ---- what it does -----------------------------------------------------------------------------------------------------------------
 
   /** Where the member's log departs from this one (R7). It asks again once it has cut what is beyond. */
-  #settle({ logEnd, history: starts }: PositionFrame): void {
+  #settle({ logEnd, committed, history: starts }: PositionFrame): void {
     const { link, epoch, log, history, highWatermark, logger } = this.#options;
     if (this.#next !== undefined) throw new GomqError('PEER_PROTOCOL', 'position, when it is known already');
     const cut = commonEnd({ starts: history.starts, end: log.endOffset }, { starts, end: logEnd });
-    if (cut < log.startOffset) {
-      this.#sendSnapshot(cut);
+    // Of epochs that are not remembered any more nobody can say where they end.
+    const isForgotten = logEnd > 0 && history.hasForgotten && cut === 0;
+    if (cut < log.startOffset || isForgotten) {
+      this.#sendSnapshot(cut, isForgotten ? committed : log.startOffset);
       return;
     }
     link.send({
@@ -189,13 +191,13 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
   }
 
   /** The member is behind the beginning of the log: it begins anew, with the state from before, and dials again when it has that. */
-  #sendSnapshot(cut: number): void {
+  #sendSnapshot(cut: number, endMin: number): void {
     const { link, epoch, log, history, logger, newestSnapshot } = this.#options;
     if (this.#snapshot !== undefined)
       throw new GomqError('PEER_PROTOCOL', 'position, while a snapshot is sent');
     const snapshot = newestSnapshot();
-    if (snapshot === undefined || snapshot.endOffset < log.startOffset) {
-      const message = `${this.node} has the log up to ${cut}, it begins at ${log.startOffset}, and there is no snapshot yet`;
+    if (snapshot === undefined || snapshot.endOffset < Math.max(endMin, log.startOffset)) {
+      const message = `${this.node} has the log up to ${cut}, it begins at ${log.startOffset}, and there is no snapshot of ${endMin} or later yet`;
       this.close(new GomqError('PEER_UNREACHABLE', message));
       return;
     }

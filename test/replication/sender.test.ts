@@ -1,6 +1,7 @@
-// A leader whose disk does not give out what a member lacks: another node leads if one is there, and nothing is tried without end.
+// What a leader does for a member that lacks much: where its disk does not give that out another node leads if one is there, and nothing is tried
+// without end; where it does not remember the epochs the member begins with a snapshot.
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../src/core/clock.js';
@@ -8,19 +9,29 @@ import type { GomqError } from '../../src/core/errors.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
 import { type Disk, nodeDisk } from '../../src/log/disk.js';
 import { openDiskLog } from '../../src/log/disk-log.js';
-import { EpochHistory } from '../../src/log/epoch-history.js';
+import { EPOCHS_MAX, EpochHistory } from '../../src/log/epoch-history.js';
 import { fileName } from '../../src/log/file-names.js';
-import type { FrameToLeader } from '../../src/replication/frames.js';
+import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
 import { Leadership } from '../../src/replication/leadership.js';
 import type { LinkToMember, PeerLinkHandler } from '../../src/replication/peer-link.js';
 import { append, type LogLine, listeningLogger, logOptions } from '../log/disk-logs.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
-const RECORDS = 300;
+const RECORDS = 1100;
+const RECORD_BYTES = 250;
 const QUIET_MS = 300;
 
-/** A leader of epoch 2 with a sealed segment that only the disk has; a member asks for it. */
-async function ask(context: TestContext, unreadable: readonly string[], isOtherThere: boolean) {
+interface Setting {
+  /** Names of files that the disk does not give out; none: the segment is gone. */
+  readonly unreadable?: readonly string[];
+  readonly isOtherThere?: boolean;
+  readonly history?: EpochHistory;
+  readonly snapshotEnd?: number;
+}
+
+/** A leader of epoch 2 with a sealed segment that only the disk has. */
+async function lead(context: TestContext, setting: Setting) {
+  const { unreadable = ['nothing'], isOtherThere = false, snapshotEnd } = setting;
   const path = join(temporaryFolder(), 'a');
   const directory = openDataDirectory(path, { nodeId: 'a' });
   const lines: LogLine[] = [];
@@ -38,13 +49,15 @@ async function ask(context: TestContext, unreadable: readonly string[], isOtherT
   const options = { committed: 0, segmentBytes: 65_536, compression: 'none' as const, disk, logger };
   const written = await openDiskLog(logOptions(directory, undefined, options));
   for (let i = 0; i < RECORDS; i++) {
-    append(written, 't', 1000);
+    append(written, 't', RECORD_BYTES);
     if (i % 10 === 0) await written.settled();
   }
   await written.settled();
   await written.close();
   // No index of a sealed segment is in memory now.
   const log = await openDiskLog(logOptions(directory, undefined, options));
+  const snapshot = join(path, fileName(snapshotEnd ?? 0, 'snapshot'));
+  if (snapshotEnd !== undefined) writeFileSync(snapshot, 'of the leader');
   const damages: GomqError[] = [];
   const leadership = new Leadership({
     self: { node: 'a', incarnation: 'a1' },
@@ -55,14 +68,17 @@ async function ask(context: TestContext, unreadable: readonly string[], isOtherT
     silenceMs: 1500,
     lagMs: 10_000,
     log,
-    history: new EpochHistory([
-      { epoch: 1, start: 0 },
-      { epoch: 2, start: log.endOffset },
-    ]),
+    history:
+      setting.history ??
+      new EpochHistory([
+        { epoch: 1, start: 0 },
+        { epoch: 2, start: log.endOffset },
+      ]),
     clock: systemClock,
     logger,
     propose: () => false,
-    newestSnapshot: () => undefined,
+    newestSnapshot: () =>
+      snapshotEnd === undefined ? undefined : { path: snapshot, endOffset: snapshotEnd },
     onDamaged: (error) => damages.push(error),
     onStuck: () => undefined,
     status: () => ({}),
@@ -75,6 +91,12 @@ async function ask(context: TestContext, unreadable: readonly string[], isOtherT
   if (isOtherThere) new ScriptedMember(leadership, 'b').tellPosition(log.endOffset);
   refuses = true;
   if (unreadable.length === 0) rmSync(join(path, fileName(0, 'log')));
+  return { leadership, damages, lines };
+}
+
+/** A member without anything asks for all. */
+async function ask(context: TestContext, unreadable: readonly string[], isOtherThere: boolean) {
+  const { leadership, damages, lines } = await lead(context, { unreadable, isOtherThere });
   const member = new ScriptedMember(leadership, 'c');
   member.tellPosition(0);
   await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
@@ -84,6 +106,7 @@ async function ask(context: TestContext, unreadable: readonly string[], isOtherT
 
 class ScriptedMember {
   closedWith: Error | undefined = undefined;
+  readonly sent: FrameToMember[] = [];
   #handler: PeerLinkHandler<FrameToLeader> | undefined = undefined;
 
   constructor(leadership: Leadership, node: string) {
@@ -92,7 +115,7 @@ class ScriptedMember {
       start: (handler: PeerLinkHandler<FrameToLeader>) => {
         this.#handler = handler;
       },
-      send: () => true,
+      send: (frame: FrameToMember) => this.sent.push(frame) > 0,
       end: () => undefined,
       destroy: (error: Error | undefined) => {
         if (this.closedWith !== undefined) return;
@@ -103,9 +126,8 @@ class ScriptedMember {
     leadership.accept(link as unknown as LinkToMember, `${node}1`);
   }
 
-  tellPosition(logEnd: number): void {
-    const history = [{ epoch: 1, start: 0 }];
-    this.#handler!.onFrame({ type: 'position', epoch: 2, logStart: 0, logEnd, committed: 0, history });
+  tellPosition(logEnd: number, committed = 0, history = [{ epoch: 1, start: 0 }]): void {
+    this.#handler!.onFrame({ type: 'position', epoch: 2, logStart: 0, logEnd, committed, history });
   }
 }
 
@@ -132,3 +154,41 @@ for (const [what, unreadable] of [
     assert.ok(errors < 5, `${errors} lines`);
   });
 }
+
+/** One epoch to a record. The first of them are not remembered. */
+function longHistory(): EpochHistory {
+  const history = new EpochHistory();
+  for (let start = 0; start < EPOCHS_MAX + 5; start++) history.begin(start + 1, start);
+  return history;
+}
+
+const typesOf = ({ sent }: ScriptedMember) =>
+  sent.map(({ type }) => type).filter((type) => type !== 'heartbeat');
+
+test('a member that was away for more epochs than are remembered begins with a snapshot', async (context) => {
+  const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
+  const member = new ScriptedMember(leadership, 'c');
+  member.tellPosition(1, 1);
+  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  assert.deepEqual(typesOf(member), ['snapshotBegin', 'snapshotChunk', 'snapshotEnd']);
+});
+
+test('such a member waits for a snapshot that has all that it knows to be committed', async (context) => {
+  const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
+  const member = new ScriptedMember(leadership, 'c');
+  member.tellPosition(250, 220);
+  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  assert.match(String(member.closedWith), /there is no snapshot of 220 or later yet/);
+  assert.deepEqual(typesOf(member), []);
+});
+
+test('a member whose last epoch is remembered goes on where it is', async (context) => {
+  const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
+  const member = new ScriptedMember(leadership, 'c');
+  // Where a batch begins.
+  member.tellPosition(11, 11, [{ epoch: 11, start: 10 }]);
+  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  assert.deepEqual(typesOf(member), ['resume', 'append']);
+  const [resume] = member.sent;
+  assert.ok(resume?.type === 'resume' && resume.cut === 11);
+});
