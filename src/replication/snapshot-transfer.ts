@@ -112,11 +112,8 @@ export class SnapshotIntake {
 
   /** Gives up what has come. */
   async abort(): Promise<void> {
-    try {
-      await this.#work;
-      await (await this.#file).close();
-    } catch {
-      // It failed before, and whoever waited for it was told.
-    }
+    // Whoever waited for a piece that could not be written was told. The file is open all the same.
+    await this.#work.catch(() => undefined);
+    await this.#file.then((file) => file.close()).catch(() => undefined);
   }
 }
