@@ -155,7 +155,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (!mayBeginAnew()) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, for a node that is in sync as far as it knows');
     }
-    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes);
+    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes, () => log.roomBytes());
     this.#intakeStarts = history;
   }
 

@@ -1,6 +1,7 @@
 // The state of a leader on its way to a member that is behind the beginning of the log: the newest snapshot, as the file that it is. It is read and
 // written piece by piece, so that neither side holds more than a few of them.
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import type { EpochStart } from '../log/epoch-history.js';
 import type { LinkToMember } from './peer-link.js';
@@ -59,17 +60,22 @@ export class SnapshotSender {
 /** Writes what arrives into a file. Pieces are taken in order, one after the other. */
 export class SnapshotIntake {
   readonly endOffset: number;
+  readonly #path: string;
   readonly #bytesMax: number;
   readonly #file: Promise<FileHandle>;
   #work: Promise<void> = Promise.resolve();
   #position = 0;
   #waitingBytes = 0;
 
-  /** @param bytesMax what the sender has announced */
-  constructor(path: string, endOffset: number, bytesMax: number) {
+  /**
+   * @param bytesMax what the sender has announced
+   * @param roomBytes asked for how much there is room: where it is less nothing is begun, and the first piece fails
+   */
+  constructor(path: string, endOffset: number, bytesMax: number, roomBytes: () => number) {
     this.endOffset = endOffset;
+    this.#path = path;
     this.#bytesMax = bytesMax;
-    this.#file = open(path, 'w', 0o600);
+    this.#file = openWithRoom(path, bytesMax, roomBytes);
     this.#work = this.#file.then(() => undefined);
     // Whoever waits for a piece or for the end is told; until then nobody is there to be.
     this.#work.catch(() => undefined);
@@ -80,7 +86,7 @@ export class SnapshotIntake {
     return this.#waitingBytes;
   }
 
-  /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL */
+  /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL; rejects with DISK_FULL, or what the operating system answers */
   write(bytes: Buffer): Promise<void> {
     const position = this.#position;
     this.#position += bytes.length;
@@ -110,10 +116,27 @@ export class SnapshotIntake {
     await file.close();
   }
 
-  /** Gives up what has come. */
+  /** Gives up what has come, and leaves nothing of it behind: each try has a file of its own, and many of them would fill the disk. */
   async abort(): Promise<void> {
     // Whoever waited for a piece that could not be written was told. The file is open all the same.
     await this.#work.catch(() => undefined);
-    await this.#file.then((file) => file.close()).catch(() => undefined);
+    let file: FileHandle;
+    try {
+      file = await this.#file;
+    } catch {
+      // Nothing was begun, so whatever has that name is somebody else's.
+      return;
+    }
+    // What the disk does not let go of goes at the next start, like all that is not complete.
+    await Promise.allSettled([file.close(), rm(this.#path, { force: true })]);
   }
+}
+
+async function openWithRoom(path: string, bytes: number, roomBytes: () => number): Promise<FileHandle> {
+  const room = roomBytes();
+  if (bytes > room) {
+    const message = `the leader's snapshot takes ${bytes} bytes, and in ${dirname(path)} there is room for ${room}`;
+    throw new GomqError('DISK_FULL', message);
+  }
+  return open(path, 'w', 0o600);
 }

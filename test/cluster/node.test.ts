@@ -256,6 +256,11 @@ function retainedBatch(offset: number, topic: string): Buffer {
   return encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
 }
 
+/** What has come of snapshots. */
+function incoming({ folder }: Bench): string[] {
+  return readdirSync(folder).filter((name) => name.startsWith('incoming-'));
+}
+
 async function bench(context: TestContext, setting: Setting): Promise<Bench> {
   const made = new Bench(setting);
   context.after(() => made.end());
@@ -476,6 +481,40 @@ test('a snapshot that cannot be written is given up, and asked for again', async
   assert.ok(made.links.length <= 6, `${made.links.length} times`);
 });
 
+test('a snapshot that breaks off leaves nothing behind, however often', async (context) => {
+  const made = await bench(context, {
+    isInSync: false,
+    onPosition: (link) => {
+      link.send({ ...SNAPSHOT_BEGINS, bytes: 1_000_000 });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.alloc(1000) });
+      void until(() => incoming(made).length > 0, 'the node to take it').then(
+        () => link.destroy(undefined),
+        // The test is over.
+        () => undefined,
+      );
+    },
+  });
+  await until(() => made.links.length > 2, 'the node to dial again');
+  await until(() => incoming(made).length <= 1, 'what came before to go');
+  await made.node!.stop();
+  await until(() => incoming(made).length === 0, 'all to go');
+});
+
+test('a snapshot that does not fit on the disk is refused, and the log says what is missing', async (context) => {
+  const bytes = Number.MAX_SAFE_INTEGER;
+  const made = await bench(context, {
+    isInSync: false,
+    onPosition: (link) => {
+      link.send({ ...SNAPSHOT_BEGINS, bytes });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.from('abc') });
+    },
+  });
+  await until(() => made.links.length > 1, 'the node to dial again');
+  const why = made.lines.find(({ message }) => /lost the link/.test(message))?.fields?.why;
+  assert.match(String(why), new RegExp(`snapshot takes ${bytes} bytes, and in .* there is room for \\d+$`));
+  assert.deepEqual(incoming(made), []);
+});
+
 test('a node whose state is another one than that of the leader puts what it has aside, and copies it', async (context) => {
   const made = await bench(context, {
     onPosition: (link, logEnd, times) => {
@@ -513,7 +552,7 @@ test('a node that is in sync gives nothing up for a snapshot, until it sees that
     },
   });
   await until(() => made.links.length > 2, 'the node to dial again');
-  const isComing = () => readdirSync(made.folder).some((name) => name.startsWith('incoming-'));
+  const isComing = () => incoming(made).length > 0;
   assert.equal(isComing(), false);
   made.coordinator.put({
     state: {

@@ -1,11 +1,14 @@
 // What a member does with the pieces of a snapshot, and what is left of one that it gives up.
 import assert from 'node:assert/strict';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { SnapshotIntake } from '../../src/replication/snapshot-transfer.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Takes all, and writes nothing: there is never room. */
 const FULL_DISK = '/dev/full';
+const ENOUGH = (): number => Number.MAX_SAFE_INTEGER;
 const IS_LINUX = process.platform === 'linux';
 
 /** How often this process has a file open. */
@@ -23,9 +26,42 @@ function openCount(path: string): number {
 test('an intake whose file cannot be written to has closed it when it is given up', {
   skip: !IS_LINUX && 'only Linux shows what is open',
 }, async () => {
-  const intake = new SnapshotIntake(FULL_DISK, 10, 1000);
+  const path = join(temporaryFolder(), 'incoming');
+  // What is removed in the end is the link.
+  symlinkSync(FULL_DISK, path);
+  const intake = new SnapshotIntake(path, 10, 1000, ENOUGH);
   await assert.rejects(intake.write(Buffer.alloc(100)), { code: 'ENOSPC' });
   assert.equal(openCount(FULL_DISK), 1);
   await intake.abort();
   assert.equal(openCount(FULL_DISK), 0);
+});
+
+test('nothing is left on the disk of an intake that is given up', async () => {
+  const folder = temporaryFolder();
+  const intake = new SnapshotIntake(join(folder, 'incoming'), 10, 1000, ENOUGH);
+  await intake.write(Buffer.alloc(100));
+  assert.deepEqual(readdirSync(folder), ['incoming']);
+  await intake.abort();
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test('what stands where an intake was to write is left alone', async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, 'incoming');
+  mkdirSync(path);
+  const intake = new SnapshotIntake(path, 10, 1000, ENOUGH);
+  await assert.rejects(intake.write(Buffer.alloc(100)), { code: 'EISDIR' });
+  await intake.abort();
+  assert.deepEqual(readdirSync(folder), ['incoming']);
+});
+
+test('a snapshot that there is no room for is refused before anything is written', async () => {
+  const folder = temporaryFolder();
+  const intake = new SnapshotIntake(join(folder, 'incoming'), 10, 1001, () => 1000);
+  await assert.rejects(intake.write(Buffer.alloc(100)), {
+    code: 'DISK_FULL',
+    message: `the leader's snapshot takes 1001 bytes, and in ${folder} there is room for 1000`,
+  });
+  assert.deepEqual(readdirSync(folder), []);
+  await intake.abort();
 });
