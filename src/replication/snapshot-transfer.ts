@@ -4,6 +4,8 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import type { EpochStart } from '../log/epoch-history.js';
+import { verifyArrived } from '../log/snapshot-file.js';
+import { loadZstd } from '../log/zstd.js';
 import type { LinkToMember } from './peer-link.js';
 
 const CHUNK_BYTES = 256 * 1024;
@@ -63,6 +65,7 @@ export class SnapshotIntake {
   readonly #path: string;
   readonly #bytesMax: number;
   readonly #file: Promise<FileHandle>;
+  readonly #abort = new AbortController();
   #work: Promise<void> = Promise.resolve();
   #position = 0;
   #waitingBytes = 0;
@@ -102,7 +105,10 @@ export class SnapshotIntake {
     return this.#work;
   }
 
-  /** All is there; resolves when it is on disk. @throws {GomqError} PEER_PROTOCOL; what the operating system answers */
+  /**
+   * All is there; resolves when it is on disk, and was read again and found to be whole: for it everything is given up that the member has.
+   * @throws {GomqError} PEER_PROTOCOL; what the operating system answers
+   */
   async end(): Promise<void> {
     if (this.#position !== this.#bytesMax) {
       throw new GomqError(
@@ -114,10 +120,18 @@ export class SnapshotIntake {
     const file = await this.#file;
     await file.sync();
     await file.close();
+    const found = await verifyArrived(this.#path, this.endOffset, await loadZstd(), this.#abort.signal);
+    if (!('damage' in found)) return;
+    const { position, damage } = found;
+    throw new GomqError(
+      'PEER_PROTOCOL',
+      `the leader's snapshot is damaged at position ${position}: ${damage}`,
+    );
   }
 
   /** Gives up what has come, and leaves nothing of it behind: each try has a file of its own, and many of them would fill the disk. */
   async abort(): Promise<void> {
+    this.#abort.abort();
     // Whoever waited for a piece that could not be written was told. The file is open all the same.
     await this.#work.catch(() => undefined);
     let file: FileHandle;

@@ -7,7 +7,7 @@ import type { MemberKey } from '../../src/cluster/coordinator.js';
 import { ClusterNode } from '../../src/cluster/node.js';
 import { systemClock } from '../../src/core/clock.js';
 import { loadConfig } from '../../src/core/config-load.js';
-import type { GomqError } from '../../src/core/errors.js';
+import { GomqError } from '../../src/core/errors.js';
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import { BatchFlag, RECORD_LENGTH_BYTES } from '../../src/log/batch-format.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
@@ -21,6 +21,7 @@ import { Message, publishRecordBytes } from '../../src/session/message.js';
 import { State } from '../../src/state/state.js';
 import { openStorage, type Storage } from '../../src/state/storage.js';
 import { type LogLine, listeningLogger } from '../log/disk-logs.js';
+import { emptySnapshot } from '../log/snapshots.js';
 import { appendEpochBegun } from '../state/epoch-begun.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { ManualCoordinator } from './manual-coordinator.js';
@@ -44,6 +45,8 @@ interface Setting {
   readonly isInSync?: boolean;
   /** What the leader does about the node's position. */
   readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
+  /** Before the log is opened. */
+  readonly onOpen?: (times: number) => void;
 }
 
 class Bench {
@@ -57,6 +60,7 @@ class Bench {
   /** Of the node's log, each time it has told its position. */
   readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
+  #opened = 0;
   /** What was opened last. */
   storage: Storage | undefined = undefined;
   node: ClusterNode | undefined = undefined;
@@ -152,6 +156,7 @@ class Bench {
   }
 
   async #open(committed: number, beforeCut: () => void): Promise<Storage> {
+    this.#setting.onOpen?.(++this.#opened);
     this.storage = await openStorage({
       config: loadConfig({ set: ['log.reserveBytes=1048576'] }),
       directory: this.directory,
@@ -191,13 +196,20 @@ class Bench {
   }
 }
 
-const SNAPSHOT_BEGINS: FrameToMember = {
+const SNAPSHOT_BEGINS = {
   type: 'snapshotBegin',
   epoch: 2,
   endOffset: 10,
   bytes: 3,
   history: [{ epoch: 2, start: 0 }],
-};
+} as const;
+
+/** One that ends before offset 10. */
+function sendSnapshot(link: LinkToMember, bytes: Buffer): void {
+  link.send({ ...SNAPSHOT_BEGINS, bytes: bytes.length });
+  link.send({ type: 'snapshotChunk', epoch: 2, bytes });
+  link.send({ type: 'snapshotEnd', epoch: 2 });
+}
 
 function memberKey(node: string, incarnation: string, peer: string): MemberKey {
   return {
@@ -479,6 +491,69 @@ test('a snapshot that cannot be written is given up, and asked for again', async
   // Less and less often: each time it may be the whole of it.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   assert.ok(made.links.length <= 6, `${made.links.length} times`);
+});
+
+test('a node gives what it has for a snapshot that is whole, under another incarnation', async (context) => {
+  const positions: number[] = [];
+  const made = new Bench({
+    isInSync: false,
+    onPosition: (link, logEnd, times) => {
+      positions.push(logEnd);
+      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      else resume(10)(link, logEnd, times);
+    },
+  });
+  context.after(() => made.end());
+  const before = made.directory.incarnation;
+  await made.start();
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.deepEqual(positions, [RECORDS, 10]);
+  assert.notEqual(made.directory.incarnation, before);
+});
+
+test('a snapshot that is damaged costs the link, and nothing that the node has', async (context) => {
+  const positions: number[] = [];
+  const rotten = emptySnapshot(10);
+  rotten[rotten.length - 1]! ^= 1;
+  const made = new Bench({
+    isInSync: false,
+    onPosition: (link, logEnd) => {
+      positions.push(logEnd);
+      sendSnapshot(link, rotten);
+    },
+  });
+  context.after(() => made.end());
+  const before = made.directory.incarnation;
+  await made.start();
+  const { storage } = made;
+  await until(() => made.links.length > 2, 'the node to dial again');
+  const lost = made.lines.filter(({ message }) => /lost the link/.test(message));
+  assert.match(String(lost[0]?.fields?.why), /the leader's snapshot is damaged at position 0: payload CRC/);
+  assert.deepEqual([made.storage, made.directory.incarnation], [storage, before]);
+  assert.deepEqual(positions.slice(0, 3), [RECORDS, RECORDS, RECORDS]);
+  assert.deepEqual(made.failures, []);
+  await made.node!.stop();
+  await until(() => incoming(made).length === 0, 'all that has come to go');
+});
+
+test('a log that is found to be damaged when it begins with a snapshot is put aside, and copied again', async (context) => {
+  const positions: number[] = [];
+  const made = await bench(context, {
+    isInSync: false,
+    onOpen: (times) => {
+      // By the bench, at the start, and with the snapshot.
+      if (times === 3) throw new GomqError('DATA_DAMAGED', 'it has rotted at once');
+    },
+    onPosition: (link, logEnd, times) => {
+      positions.push(logEnd);
+      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      else resume(0)(link, logEnd, times);
+    },
+  });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.ok(made.said(/put the damaged log aside/));
+  assert.deepEqual(positions, [RECORDS, 0]);
+  assert.deepEqual(made.failures, []);
 });
 
 test('a snapshot that breaks off leaves nothing behind, however often', async (context) => {

@@ -1,9 +1,10 @@
 // What a member does with the pieces of a snapshot, and what is left of one that it gives up.
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { SnapshotIntake } from '../../src/replication/snapshot-transfer.js';
+import { emptySnapshot } from '../log/snapshots.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Takes all, and writes nothing: there is never room. */
@@ -53,6 +54,35 @@ test('what stands where an intake was to write is left alone', async () => {
   await assert.rejects(intake.write(Buffer.alloc(100)), { code: 'EISDIR' });
   await intake.abort();
   assert.deepEqual(readdirSync(folder), ['incoming']);
+});
+
+test('an intake that has all of it is done when it has found it whole, and keeps it', async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, 'incoming');
+  const bytes = emptySnapshot(10);
+  const intake = new SnapshotIntake(path, 10, bytes.length, ENOUGH);
+  void intake.write(bytes.subarray(0, 10));
+  void intake.write(bytes.subarray(10));
+  await intake.end();
+  assert.deepEqual(readFileSync(path), bytes);
+});
+
+test('an intake does not end with what is no whole snapshot', async () => {
+  const folder = temporaryFolder();
+  const whole = emptySnapshot(10);
+  const rotten = Buffer.from(whole);
+  rotten[50]! ^= 1;
+  for (const { bytes, endOffset, why } of [
+    { bytes: rotten, endOffset: 10, why: /damaged at position 0: header CRC$/ },
+    { bytes: whole.subarray(0, -1), endOffset: 10, why: /damaged at position 0: header cut short$/ },
+    { bytes: whole, endOffset: 11, why: /damaged at position 0: it ends before offset 10$/ },
+  ]) {
+    const intake = new SnapshotIntake(join(folder, 'incoming'), endOffset, bytes.length, ENOUGH);
+    void intake.write(bytes);
+    await assert.rejects(intake.end(), { code: 'PEER_PROTOCOL', message: why });
+    await intake.abort();
+    assert.deepEqual(readdirSync(folder), []);
+  }
 });
 
 test('a snapshot that there is no room for is refused before anything is written', async () => {
