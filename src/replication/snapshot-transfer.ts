@@ -91,6 +91,8 @@ export class SnapshotIntake {
 
   /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL; rejects with DISK_FULL, or what the operating system answers */
   write(bytes: Buffer): Promise<void> {
+    // It would count nowhere, and cost as much as any other piece.
+    if (bytes.length === 0) throw new GomqError('PEER_PROTOCOL', 'a piece of a snapshot with nothing in it');
     const position = this.#position;
     this.#position += bytes.length;
     if (this.#position > this.#bytesMax) {

@@ -95,3 +95,9 @@ test('a snapshot that there is no room for is refused before anything is written
   assert.deepEqual(readdirSync(folder), []);
   await intake.abort();
 });
+
+test('an intake takes no piece with nothing in it', async () => {
+  const intake = new SnapshotIntake(join(temporaryFolder(), 'incoming'), 10, 1000, ENOUGH);
+  assert.throws(() => intake.write(Buffer.alloc(0)), { code: 'PEER_PROTOCOL', message: /nothing in it/ });
+  await intake.abort();
+});
