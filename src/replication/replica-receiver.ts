@@ -143,20 +143,29 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
   // ---- a snapshot -------------------------------------------------------------------------------------------------------------------
 
   #beginSnapshot({ endOffset, bytes, history }: SnapshotBeginFrame): void {
-    const { log, incomingPath, mayBeginAnew } = this.#options;
+    const { log, incomingPath } = this.#options;
     if (this.#hasResumed || this.#intake !== undefined) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
     }
+    if (!this.#mayBeginWith(endOffset)) return;
+    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes, () => log.roomBytes());
+    this.#intakeStarts = history;
+  }
+
+  /** What is here may be given up for a snapshot that ends there. Where not, the link is over. */
+  #mayBeginWith(endOffset: number): boolean {
+    const { log, mayBeginAnew } = this.#options;
     // What is committed here is not given up for less.
     if (endOffset < log.highWatermark) {
       this.#refuseToLose(`the leader's snapshot ends at ${endOffset}`);
-      return;
+      return false;
     }
     if (!mayBeginAnew()) {
-      throw new GomqError('PEER_PROTOCOL', 'a snapshot, for a node that is in sync as far as it knows');
+      const message = 'a snapshot, for a node that is in sync as far as it knows';
+      this.#giveUp(new GomqError('PEER_PROTOCOL', message));
+      return false;
     }
-    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes, () => log.roomBytes());
-    this.#intakeStarts = history;
+    return true;
   }
 
   #takeChunk(bytes: Buffer): void {
@@ -178,7 +187,8 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
       throw new GomqError('PEER_PROTOCOL', 'the end of a snapshot that has not begun');
     intake.end().then(
       () => {
-        if (this.#isClosed) return;
+        // What was true when it began may not be true any more.
+        if (this.#isClosed || !this.#mayBeginWith(intake.endOffset)) return;
         this.#intake = undefined;
         this.close();
         this.#options.onSnapshot(intake.endOffset, this.#intakeStarts);
@@ -195,6 +205,9 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
 
   #resume({ cut, highWatermark, logStart, history }: ResumeFrame): void {
     const { log, onHistory, onCut } = this.#options;
+    // What is acknowledged from here on would go with the rest when the snapshot has come.
+    if (this.#intake !== undefined)
+      throw new GomqError('PEER_PROTOCOL', 'resume in the middle of a snapshot');
     if (this.#hasResumed || cut > log.endOffset) {
       throw new GomqError('PEER_PROTOCOL', `resume at ${cut}, where the log ends at ${log.endOffset}`);
     }

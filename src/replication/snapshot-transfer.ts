@@ -69,6 +69,7 @@ export class SnapshotIntake {
   #work: Promise<void> = Promise.resolve();
   #position = 0;
   #waitingBytes = 0;
+  #isEnding = false;
 
   /**
    * @param bytesMax what the sender has announced
@@ -112,6 +113,8 @@ export class SnapshotIntake {
    * @throws {GomqError} PEER_PROTOCOL; what the operating system answers
    */
   async end(): Promise<void> {
+    if (this.#isEnding) throw new GomqError('PEER_PROTOCOL', 'a snapshot that ends twice');
+    this.#isEnding = true;
     if (this.#position !== this.#bytesMax) {
       throw new GomqError(
         'PEER_PROTOCOL',
