@@ -3,6 +3,7 @@
 import { assert } from '../core/assert.js';
 import { GomqError } from '../core/errors.js';
 import { checkBatch } from '../log/batch-codec.js';
+import { BatchFlag } from '../log/batch-format.js';
 import type { DiskLog } from '../log/disk-log.js';
 import type { EpochStart } from '../log/epoch-history.js';
 import type { Replica } from '../state/replica.js';
@@ -147,6 +148,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (this.#hasResumed || this.#intake !== undefined) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
     }
+    this.#checkHistory(history);
     if (!this.#mayBeginWith(endOffset)) return;
     this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes, () => log.roomBytes());
     this.#intakeStarts = history;
@@ -211,6 +213,7 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     if (this.#hasResumed || cut > log.endOffset) {
       throw new GomqError('PEER_PROTOCOL', `resume at ${cut}, where the log ends at ${log.endOffset}`);
     }
+    this.#checkHistory(history);
     // R7: whoever asks for that has lost what was acknowledged.
     if (cut < log.highWatermark) {
       this.#refuseToLose(`the leader has nothing from ${cut} on`);
@@ -228,6 +231,13 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     this.#advance(highWatermark);
     this.#ack();
     this.#checkCaughtUp();
+  }
+
+  /** A member that notes an epoch which has not begun passes for one that has more than all others, and cannot begin its own when it is elected. */
+  #checkHistory(history: readonly EpochStart[]): void {
+    const { epoch } = this.#options;
+    const last = history.at(-1)?.epoch ?? 0;
+    if (last > epoch) throw new GomqError('PEER_PROTOCOL', `a history with epoch ${last} in epoch ${epoch}`);
   }
 
   #refuseToLose(what: string): void {
@@ -254,6 +264,10 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
           'PEER_PROTOCOL',
           `a batch from offset ${log.endOffset} on is damaged: ${header.damage}`,
         );
+      }
+      // Checksums hold of a batch of a snapshot too. Its offsets may be any: in the log they would be counted wrongly, and damage at the next start.
+      if ((header.flags & (BatchFlag.Snapshot | BatchFlag.SnapshotEnd)) !== 0) {
+        throw new GomqError('PEER_PROTOCOL', `a batch of a snapshot, where the log ends at ${log.endOffset}`);
       }
       if (header.baseOffset !== log.endOffset || header.epoch > epoch || header.epoch < log.epoch) {
         throw new GomqError(

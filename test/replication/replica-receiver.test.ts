@@ -4,7 +4,10 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { GomqError } from '../../src/core/errors.js';
+import { encodeBatch } from '../../src/log/batch-codec.js';
+import { BatchFlag } from '../../src/log/batch-format.js';
 import type { DiskLog } from '../../src/log/disk-log.js';
+import type { EpochStart } from '../../src/log/epoch-history.js';
 import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
 import type { LinkToMember } from '../../src/replication/peer-link.js';
 import { ReplicaReceiver } from '../../src/replication/replica-receiver.js';
@@ -30,6 +33,8 @@ interface Member {
   /** What the leader lacks. */
   readonly aheads: Arrivals<string>;
   readonly snapshots: number[];
+  /** Which it has noted. */
+  readonly histories: (readonly EpochStart[])[];
   /** Where a snapshot comes. */
   readonly folder: string;
 }
@@ -46,6 +51,7 @@ async function follow(context: TestContext, mayBeginAnew: () => boolean = () => 
   const closes = new Arrivals<Error | undefined>();
   const aheads = new Arrivals<string>();
   const snapshots: number[] = [];
+  const histories: (readonly EpochStart[])[] = [];
   leader.start({
     onFrame: (frame) => sent.add(frame),
     onDrain: () => undefined,
@@ -60,7 +66,7 @@ async function follow(context: TestContext, mayBeginAnew: () => boolean = () => 
     mayBeginAnew,
     incomingPath: join(folder, 'incoming'),
     nowMs: () => 0,
-    onHistory: () => undefined,
+    onHistory: (starts) => histories.push(starts),
     onCaughtUp: () => undefined,
     onCut: () => assert.fail('nothing is cut'),
     onSnapshot: (endOffset) => snapshots.push(endOffset),
@@ -72,27 +78,27 @@ async function follow(context: TestContext, mayBeginAnew: () => boolean = () => 
   context.after(() => receiver.close());
   receiver.start();
   assert.equal((await sent.next()).type, 'position');
-  return { leader, log, sent, closes, aheads, snapshots, folder };
+  return { leader, log, sent, closes, aheads, snapshots, histories, folder };
 }
 
 const SNAPSHOT = emptySnapshot(SNAPSHOT_END);
-const BEGIN: FrameToMember = {
+const BEGIN = {
   type: 'snapshotBegin',
   epoch: EPOCH,
   endOffset: SNAPSHOT_END,
   bytes: SNAPSHOT.length,
   history: [{ epoch: 1, start: 0 }],
-};
+} as const;
 const CHUNK: FrameToMember = { type: 'snapshotChunk', epoch: EPOCH, bytes: SNAPSHOT };
 const END: FrameToMember = { type: 'snapshotEnd', epoch: EPOCH };
-const RESUME: FrameToMember = {
+const RESUME = {
   type: 'resume',
   epoch: EPOCH,
   cut: RECORDS,
   highWatermark: RECORDS,
   logStart: 0,
   history: [{ epoch: 1, start: 0 }],
-};
+} as const;
 
 /** The link is over, with these words. */
 async function isRefused({ closes }: Member, why: RegExp): Promise<void> {
@@ -157,3 +163,71 @@ test('a member begins with a snapshot that ends where it may', async (context) =
   assert.deepEqual(member.snapshots, [SNAPSHOT_END]);
   assert.deepEqual(readdirSync(member.folder), ['incoming']);
 });
+
+const HEADER = {
+  flags: 0,
+  epoch: EPOCH,
+  baseOffset: RECORDS,
+  lastOffset: RECORDS,
+  timestampMs: 1,
+  recordCount: 1,
+};
+
+function appending(changes: Partial<typeof HEADER>, payload: Buffer): FrameToMember {
+  const batches = [{ bytes: encodeBatch(undefined, { ...HEADER, ...changes }, payload), topics: undefined }];
+  return { type: 'append', epoch: EPOCH, highWatermark: RECORDS, logStart: 0, batches };
+}
+
+/** Empty records, each behind its length, and its offset in a snapshot. */
+const emptyRecords = (count: number, prefixBytes: number) => Buffer.alloc(count * prefixBytes);
+
+for (const { what, frame, why } of [
+  {
+    what: 'a batch of a snapshot, whose offsets may be any',
+    frame: appending({ flags: BatchFlag.Snapshot, lastOffset: RECORDS + 5 }, emptyRecords(1, 12)),
+    why: /a batch of a snapshot, where the log ends at 3/,
+  },
+  {
+    what: 'the end of a snapshot',
+    frame: appending({ flags: BatchFlag.Snapshot | BatchFlag.SnapshotEnd, recordCount: 0 }, Buffer.alloc(0)),
+    why: /a batch of a snapshot, where the log ends at 3/,
+  },
+  {
+    what: 'a batch with more records than offsets',
+    frame: appending({ recordCount: 2 }, emptyRecords(2, 4)),
+    why: /is damaged: 2 records from 3 to 3/,
+  },
+  {
+    what: 'a batch with fewer records than offsets',
+    frame: appending({ lastOffset: RECORDS + 1 }, emptyRecords(1, 4)),
+    why: /is damaged: 1 records from 3 to 4/,
+  },
+]) {
+  test(`a member does not keep ${what}`, async (context) => {
+    const member = await follow(context);
+    member.leader.send(RESUME);
+    member.leader.send(frame);
+    await isRefused(member, why);
+    assert.equal(member.log.endOffset, RECORDS);
+  });
+}
+
+test('a member keeps a batch that says of itself what is true', async (context) => {
+  const member = await follow(context);
+  member.leader.send(RESUME);
+  member.leader.send(appending({ lastOffset: RECORDS + 1, recordCount: 2 }, emptyRecords(2, 4)));
+  await until(() => member.log.keptOffset === RECORDS + 2);
+});
+
+for (const frame of [RESUME, BEGIN]) {
+  test(`a member does not believe a history of epochs that have not begun, with ${frame.type}`, async (context) => {
+    const member = await follow(context);
+    const history = [
+      { epoch: 1, start: 0 },
+      { epoch: EPOCH + 1, start: 2 },
+    ];
+    member.leader.send({ ...frame, history });
+    await isRefused(member, /a history with epoch 3 in epoch 2/);
+    assert.deepEqual(member.histories, []);
+  });
+}
