@@ -166,6 +166,7 @@ class Bench {
       clock: systemClock,
       state: { internedTopics: 100, mayRead: undefined },
       onFailure: (error) => this.failures.push(error),
+      onDamaged: (why) => this.node?.onDamaged(why),
       onDefect: (error) => this.defects.push(error),
     });
     return this.storage;
@@ -603,6 +604,23 @@ test('a node whose state is another one than that of the leader puts what it has
   assert.ok(made.said(/put the damaged log aside/));
   assert.notEqual(made.directory.incarnation, before);
   assert.ok(readdirSync(join(made.folder, 'damaged')).length > 0);
+});
+
+test('a batch of the leader that cannot be decoded is damage, which does not end the node', async (context) => {
+  const payload = Buffer.from([255, 255, 0, 0, 250]);
+  const header = { flags: BatchFlag.State, epoch: 2, baseOffset: RECORDS, lastOffset: RECORDS };
+  const bytes = encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
+  const made = await bench(context, {
+    onPosition: (link, logEnd, times) => {
+      resume(RECORDS)(link, logEnd, times);
+      if (times === 1) link.send(append(RECORDS + 1, bytes));
+    },
+  });
+  await until(() => made.links.length > 1, 'the node to dial again');
+  assert.ok(made.said(/put the damaged log aside/));
+  const found = made.lines.find(({ message }) => /what is on the disk is damaged/.test(message));
+  assert.match(String(found?.fields?.why), /^offsets 3 to 3 cannot be decoded/);
+  assert.deepEqual(made.failures, []);
 });
 
 test('a node that has more than the leader has committed ends, says why, and keeps it', async (context) => {
