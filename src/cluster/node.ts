@@ -514,15 +514,10 @@ export class ClusterNode {
     this.#registration.renew();
   }
 
-  /** A snapshot of the leader has come: it takes the place of everything that is here. */
-  async #install(
-    snapshot: { file: string; endOffset: number },
-    starts: readonly EpochStart[],
-  ): Promise<void> {
+  /** A snapshot of the leader has come, and is whole: it takes the place of everything that is here. */
+  #install(snapshot: { file: string; endOffset: number }, starts: readonly EpochStart[]): Promise<void> {
     // Found damaged in the meantime: there will be another snapshot.
-    if (this.#local.storage === undefined || this.#isStopping) return;
-    await this.#local.install(snapshot, starts);
-    this.#tellOpened();
+    return this.#change((local) => local.install(snapshot, starts));
   }
 
   /**

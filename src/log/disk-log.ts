@@ -262,6 +262,12 @@ export class DiskLog implements Log, ReadableLog {
     return this.#space.isReserveSpent;
   }
 
+  /** What else the disk has room for before the log is full. @throws what the operating system answers */
+  roomBytes(): number {
+    const { disk = nodeDisk, directory, reserveBytes } = this.#options;
+    return Math.max(0, disk.freeBytes(directory.path) - reserveBytes);
+  }
+
   // ---- writing ----------------------------------------------------------------------------------------------------------------------
 
   append(topicName: string, length: number, changesState: boolean): RecordSlice {

@@ -1,10 +1,12 @@
 // Owns snapshot files: records in batches as the log has them, each with the offset that it had there, and an empty batch at the end that
 // says which offset the snapshot ends before. A file is there under its name only when it is complete; it is valid only as a whole.
+import { type FileHandle, open } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { assert } from '../core/assert.js';
 import { GomqError } from '../core/errors.js';
 import {
   type BatchHeader,
+  decodeHeader,
   decodePayload,
   encodeBatch,
   prefixBytes,
@@ -12,8 +14,8 @@ import {
   recordPositions,
   writeUint64,
 } from './batch-codec.js';
-import { BatchFlag, RECORD_LENGTH_BYTES } from './batch-format.js';
-import { BatchReader } from './batch-reader.js';
+import { BATCH_HEADER_BYTES, BatchFlag, RECORD_LENGTH_BYTES } from './batch-format.js';
+import { BatchReader, type BatchResult, type ReadBatch } from './batch-reader.js';
 import type { Disk, DiskFile } from './disk.js';
 import { DRAFT_SUFFIX, fileName, offsetsOf } from './file-names.js';
 import type { RecordSlice } from './log.js';
@@ -182,6 +184,52 @@ export function verifySnapshot(
   );
 }
 
+/**
+ * Checks the whole of a file that has come from elsewhere, as verifySnapshot does, but others have their turn after each batch: nothing waits for it.
+ * @param endOffset what the snapshot is to end before, whatever the file is called
+ * @throws what the operating system answers; the signal's reason
+ */
+export async function verifyArrived(
+  path: string,
+  endOffset: number,
+  zstd: Zstd,
+  signal: AbortSignal,
+): Promise<SnapshotEnd | SnapshotDamage> {
+  const file = await open(path, 'r');
+  try {
+    const { size } = await file.stat();
+    const name = fileName(endOffset, 'snapshot');
+    for (let position = 0; ; ) {
+      const batch = await readBatch(file, position, size);
+      signal.throwIfAborted();
+      if ('damage' in batch) return { position, damage: batch.damage };
+      const payload = checkPayload(batch, position, zstd);
+      if ('damage' in payload) return payload;
+      const end = checkEnd(batch, position, size, name);
+      if (end !== undefined) return end;
+      position += batch.bytes.length;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+async function readBatch(file: FileHandle, position: number, fileBytes: number): Promise<BatchResult> {
+  const header = decodeHeader(await readAt(file, position, BATCH_HEADER_BYTES), 0);
+  if ('damage' in header) return header;
+  const length = BATCH_HEADER_BYTES + header.storedBytes;
+  // Before there is a buffer for what is not there.
+  if (position + length > fileBytes) return { damage: 'payload cut short', isIntended: false };
+  return { header, bytes: await readAt(file, position, length) };
+}
+
+/** Fewer than `length` only at the end of the file. */
+async function readAt(file: FileHandle, position: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length);
+  const { bytesRead } = await file.read(bytes, 0, length, position);
+  return bytes.subarray(0, bytesRead);
+}
+
 /** Complete snapshots of a directory, newest first. */
 export function listSnapshots(disk: Disk, directory: string): { path: string; endOffset: number }[] {
   return offsetsOf(disk.list(directory), 'snapshot')
@@ -213,27 +261,40 @@ function checkSnapshot(
   for (let position = 0; ; ) {
     const batch = reader.read(position);
     if ('damage' in batch) return { position, damage: batch.damage };
-    const { header, bytes } = batch;
-    if ((header.flags & BatchFlag.Snapshot) === 0) return { position, damage: 'a batch of the log' };
-    // Batches have no other order: without this one could be missing, and nobody would see it.
-    if (header.epoch !== position) return { position, damage: `the batch of position ${header.epoch}` };
-    const payload = decodePayload(zstd, header, bytes);
-    if ('damage' in payload) return { position, damage: payload.damage };
-    const offsets = checkOffsets(header, payload);
-    if (offsets !== undefined) return { position, damage: offsets };
-    onBatch?.(header, payload, position);
-    const end = position + bytes.length;
-    if ((header.flags & BatchFlag.SnapshotEnd) !== 0) {
-      const { baseOffset: endOffset, timestampMs } = header;
-      if (basename(path) !== fileName(endOffset, 'snapshot')) {
-        return { position, damage: `it ends before offset ${endOffset}` };
-      }
-      return end === reader.fileBytes
-        ? { endOffset, timestampMs }
-        : { position: end, damage: 'more follows its end' };
-    }
-    position = end;
+    const payload = checkPayload(batch, position, zstd);
+    if ('damage' in payload) return payload;
+    onBatch?.(batch.header, payload, position);
+    const end = checkEnd(batch, position, reader.fileBytes, basename(path));
+    if (end !== undefined) return end;
+    position += batch.bytes.length;
   }
+}
+
+/** The records of a batch, or what is wrong with it. */
+function checkPayload({ header, bytes }: ReadBatch, position: number, zstd: Zstd): Buffer | SnapshotDamage {
+  if ((header.flags & BatchFlag.Snapshot) === 0) return { position, damage: 'a batch of the log' };
+  // Batches have no other order: without this one could be missing, and nobody would see it.
+  if (header.epoch !== position) return { position, damage: `the batch of position ${header.epoch}` };
+  const payload = decodePayload(zstd, header, bytes);
+  if ('damage' in payload) return { position, damage: payload.damage };
+  const offsets = checkOffsets(header, payload);
+  return offsets === undefined ? payload : { position, damage: offsets };
+}
+
+/** Where the snapshot ends, or what is wrong with that; undefined where the batch is not the last one. */
+function checkEnd(
+  { header, bytes }: ReadBatch,
+  position: number,
+  fileBytes: number,
+  name: string,
+): SnapshotEnd | SnapshotDamage | undefined {
+  if ((header.flags & BatchFlag.SnapshotEnd) === 0) return undefined;
+  const { baseOffset: endOffset, timestampMs } = header;
+  if (name !== fileName(endOffset, 'snapshot')) {
+    return { position, damage: `it ends before offset ${endOffset}` };
+  }
+  const end = position + bytes.length;
+  return end === fileBytes ? { endOffset, timestampMs } : { position: end, damage: 'more follows its end' };
 }
 
 /** What is wrong with the offsets of the records of a batch. */

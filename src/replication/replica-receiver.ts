@@ -3,6 +3,7 @@
 import { assert } from '../core/assert.js';
 import { GomqError } from '../core/errors.js';
 import { checkBatch } from '../log/batch-codec.js';
+import { BatchFlag } from '../log/batch-format.js';
 import type { DiskLog } from '../log/disk-log.js';
 import type { EpochStart } from '../log/epoch-history.js';
 import type { Replica } from '../state/replica.js';
@@ -143,20 +144,30 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
   // ---- a snapshot -------------------------------------------------------------------------------------------------------------------
 
   #beginSnapshot({ endOffset, bytes, history }: SnapshotBeginFrame): void {
-    const { log, incomingPath, mayBeginAnew } = this.#options;
+    const { log, incomingPath } = this.#options;
     if (this.#hasResumed || this.#intake !== undefined) {
       throw new GomqError('PEER_PROTOCOL', 'a snapshot, which was not asked for');
     }
+    this.#checkHistory(history);
+    if (!this.#mayBeginWith(endOffset)) return;
+    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes, () => log.roomBytes());
+    this.#intakeStarts = history;
+  }
+
+  /** What is here may be given up for a snapshot that ends there. Where not, the link is over. */
+  #mayBeginWith(endOffset: number): boolean {
+    const { log, mayBeginAnew } = this.#options;
     // What is committed here is not given up for less.
     if (endOffset < log.highWatermark) {
       this.#refuseToLose(`the leader's snapshot ends at ${endOffset}`);
-      return;
+      return false;
     }
     if (!mayBeginAnew()) {
-      throw new GomqError('PEER_PROTOCOL', 'a snapshot, for a node that is in sync as far as it knows');
+      const message = 'a snapshot, for a node that is in sync as far as it knows';
+      this.#giveUp(new GomqError('PEER_PROTOCOL', message));
+      return false;
     }
-    this.#intake = new SnapshotIntake(incomingPath, endOffset, bytes);
-    this.#intakeStarts = history;
+    return true;
   }
 
   #takeChunk(bytes: Buffer): void {
@@ -178,7 +189,8 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
       throw new GomqError('PEER_PROTOCOL', 'the end of a snapshot that has not begun');
     intake.end().then(
       () => {
-        if (this.#isClosed) return;
+        // What was true when it began may not be true any more.
+        if (this.#isClosed || !this.#mayBeginWith(intake.endOffset)) return;
         this.#intake = undefined;
         this.close();
         this.#options.onSnapshot(intake.endOffset, this.#intakeStarts);
@@ -195,9 +207,13 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
 
   #resume({ cut, highWatermark, logStart, history }: ResumeFrame): void {
     const { log, onHistory, onCut } = this.#options;
+    // What is acknowledged from here on would go with the rest when the snapshot has come.
+    if (this.#intake !== undefined)
+      throw new GomqError('PEER_PROTOCOL', 'resume in the middle of a snapshot');
     if (this.#hasResumed || cut > log.endOffset) {
       throw new GomqError('PEER_PROTOCOL', `resume at ${cut}, where the log ends at ${log.endOffset}`);
     }
+    this.#checkHistory(history);
     // R7: whoever asks for that has lost what was acknowledged.
     if (cut < log.highWatermark) {
       this.#refuseToLose(`the leader has nothing from ${cut} on`);
@@ -215,6 +231,13 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
     this.#advance(highWatermark);
     this.#ack();
     this.#checkCaughtUp();
+  }
+
+  /** A member that notes an epoch which has not begun passes for one that has more than all others, and cannot begin its own when it is elected. */
+  #checkHistory(history: readonly EpochStart[]): void {
+    const { epoch } = this.#options;
+    const last = history.at(-1)?.epoch ?? 0;
+    if (last > epoch) throw new GomqError('PEER_PROTOCOL', `a history with epoch ${last} in epoch ${epoch}`);
   }
 
   #refuseToLose(what: string): void {
@@ -241,6 +264,10 @@ export class ReplicaReceiver implements PeerLinkHandler<FrameToMember> {
           'PEER_PROTOCOL',
           `a batch from offset ${log.endOffset} on is damaged: ${header.damage}`,
         );
+      }
+      // Checksums hold of a batch of a snapshot too. Its offsets may be any: in the log they would be counted wrongly, and damage at the next start.
+      if ((header.flags & (BatchFlag.Snapshot | BatchFlag.SnapshotEnd)) !== 0) {
+        throw new GomqError('PEER_PROTOCOL', `a batch of a snapshot, where the log ends at ${log.endOffset}`);
       }
       if (header.baseOffset !== log.endOffset || header.epoch > epoch || header.epoch < log.epoch) {
         throw new GomqError(

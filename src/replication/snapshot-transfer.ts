@@ -1,8 +1,11 @@
 // The state of a leader on its way to a member that is behind the beginning of the log: the newest snapshot, as the file that it is. It is read and
 // written piece by piece, so that neither side holds more than a few of them.
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import type { EpochStart } from '../log/epoch-history.js';
+import { verifyArrived } from '../log/snapshot-file.js';
+import { loadZstd } from '../log/zstd.js';
 import type { LinkToMember } from './peer-link.js';
 
 const CHUNK_BYTES = 256 * 1024;
@@ -59,17 +62,24 @@ export class SnapshotSender {
 /** Writes what arrives into a file. Pieces are taken in order, one after the other. */
 export class SnapshotIntake {
   readonly endOffset: number;
+  readonly #path: string;
   readonly #bytesMax: number;
   readonly #file: Promise<FileHandle>;
+  readonly #abort = new AbortController();
   #work: Promise<void> = Promise.resolve();
   #position = 0;
   #waitingBytes = 0;
+  #isEnding = false;
 
-  /** @param bytesMax what the sender has announced */
-  constructor(path: string, endOffset: number, bytesMax: number) {
+  /**
+   * @param bytesMax what the sender has announced
+   * @param roomBytes asked for how much there is room: where it is less nothing is begun, and the first piece fails
+   */
+  constructor(path: string, endOffset: number, bytesMax: number, roomBytes: () => number) {
     this.endOffset = endOffset;
+    this.#path = path;
     this.#bytesMax = bytesMax;
-    this.#file = open(path, 'w', 0o600);
+    this.#file = openWithRoom(path, bytesMax, roomBytes);
     this.#work = this.#file.then(() => undefined);
     // Whoever waits for a piece or for the end is told; until then nobody is there to be.
     this.#work.catch(() => undefined);
@@ -80,8 +90,10 @@ export class SnapshotIntake {
     return this.#waitingBytes;
   }
 
-  /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL */
+  /** Resolves when it is written. @throws {GomqError} PEER_PROTOCOL; rejects with DISK_FULL, or what the operating system answers */
   write(bytes: Buffer): Promise<void> {
+    // It would count nowhere, and cost as much as any other piece.
+    if (bytes.length === 0) throw new GomqError('PEER_PROTOCOL', 'a piece of a snapshot with nothing in it');
     const position = this.#position;
     this.#position += bytes.length;
     if (this.#position > this.#bytesMax) {
@@ -96,8 +108,13 @@ export class SnapshotIntake {
     return this.#work;
   }
 
-  /** All is there; resolves when it is on disk. @throws {GomqError} PEER_PROTOCOL; what the operating system answers */
+  /**
+   * All is there; resolves when it is on disk, and was read again and found to be whole: for it everything is given up that the member has.
+   * @throws {GomqError} PEER_PROTOCOL; what the operating system answers
+   */
   async end(): Promise<void> {
+    if (this.#isEnding) throw new GomqError('PEER_PROTOCOL', 'a snapshot that ends twice');
+    this.#isEnding = true;
     if (this.#position !== this.#bytesMax) {
       throw new GomqError(
         'PEER_PROTOCOL',
@@ -108,15 +125,37 @@ export class SnapshotIntake {
     const file = await this.#file;
     await file.sync();
     await file.close();
+    const found = await verifyArrived(this.#path, this.endOffset, await loadZstd(), this.#abort.signal);
+    if (!('damage' in found)) return;
+    const { position, damage } = found;
+    throw new GomqError(
+      'PEER_PROTOCOL',
+      `the leader's snapshot is damaged at position ${position}: ${damage}`,
+    );
   }
 
-  /** Gives up what has come. */
+  /** Gives up what has come, and leaves nothing of it behind: each try has a file of its own, and many of them would fill the disk. */
   async abort(): Promise<void> {
+    this.#abort.abort();
+    // Whoever waited for a piece that could not be written was told. The file is open all the same.
+    await this.#work.catch(() => undefined);
+    let file: FileHandle;
     try {
-      await this.#work;
-      await (await this.#file).close();
+      file = await this.#file;
     } catch {
-      // It failed before, and whoever waited for it was told.
+      // Nothing was begun, so whatever has that name is somebody else's.
+      return;
     }
+    // What the disk does not let go of goes at the next start, like all that is not complete.
+    await Promise.allSettled([file.close(), rm(this.#path, { force: true })]);
   }
+}
+
+async function openWithRoom(path: string, bytes: number, roomBytes: () => number): Promise<FileHandle> {
+  const room = roomBytes();
+  if (bytes > room) {
+    const message = `the leader's snapshot takes ${bytes} bytes, and in ${dirname(path)} there is room for ${room}`;
+    throw new GomqError('DISK_FULL', message);
+  }
+  return open(path, 'w', 0o600);
 }

@@ -1,6 +1,7 @@
 // The state of a member: it follows the log as that is committed. Batches that change state are held in memory until they are; where that would be
 // too much, or the process has just begun, they are read from the disk again.
 import { assert } from '../core/assert.js';
+import { GomqError } from '../core/errors.js';
 import { type BatchHeader, decodePayload, recordPositions } from '../log/batch-codec.js';
 import { BatchFlag, RECORD_LENGTH_BYTES } from '../log/batch-format.js';
 import type { DiskLog } from '../log/disk-log.js';
@@ -101,15 +102,19 @@ export class Replica {
       const { header, bytes } = this.#held[count]!;
       if (header.lastOffset >= to) break;
       this.#heldBytes -= bytes.length;
-      if (header.lastOffset >= this.#applied) this.#apply(header, bytes);
+      if (header.lastOffset >= this.#applied && !this.#apply(header, bytes)) return;
     }
     this.#held.splice(0, count);
     this.#reach(to);
   }
 
-  #apply(header: BatchHeader, bytes: Buffer): void {
+  /** Answers false where the batch cannot be decoded: then nothing is applied any more. */
+  #apply(header: BatchHeader, bytes: Buffer): boolean {
     const payload = decodePayload(this.#options.zstd, header, bytes);
-    assert(!('damage' in payload), 'a batch whose checksums hold can be decoded');
+    if ('damage' in payload) {
+      this.#fail(header, payload.damage);
+      return false;
+    }
     const positions = recordPositions(header, payload);
     const slice = this.#slice;
     slice.buffer = payload;
@@ -119,6 +124,16 @@ export class Replica {
       slice.end = positions[i + 1]! - RECORD_LENGTH_BYTES;
       applyRecord(this.state, slice);
     }
+    return true;
+  }
+
+  /** The checksums of a batch hold, so no disk has changed it: a leader made it so. What it was to do to the state nobody knows. */
+  #fail({ baseOffset, lastOffset }: BatchHeader, damage: string): void {
+    const { onFailure } = this.#options;
+    const message = `offsets ${baseOffset} to ${lastOffset} cannot be decoded, although their checksums hold: ${damage}`;
+    this.stop();
+    // Not before whoever commits has done so: it does not expect the log to be closed under its hands.
+    queueMicrotask(() => onFailure(new GomqError('DATA_DAMAGED', message)));
   }
 
   #read(): void {

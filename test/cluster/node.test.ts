@@ -7,7 +7,7 @@ import type { MemberKey } from '../../src/cluster/coordinator.js';
 import { ClusterNode } from '../../src/cluster/node.js';
 import { systemClock } from '../../src/core/clock.js';
 import { loadConfig } from '../../src/core/config-load.js';
-import type { GomqError } from '../../src/core/errors.js';
+import { GomqError } from '../../src/core/errors.js';
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import { BatchFlag, RECORD_LENGTH_BYTES } from '../../src/log/batch-format.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
@@ -21,6 +21,7 @@ import { Message, publishRecordBytes } from '../../src/session/message.js';
 import { State } from '../../src/state/state.js';
 import { openStorage, type Storage } from '../../src/state/storage.js';
 import { type LogLine, listeningLogger } from '../log/disk-logs.js';
+import { emptySnapshot } from '../log/snapshots.js';
 import { appendEpochBegun } from '../state/epoch-begun.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { ManualCoordinator } from './manual-coordinator.js';
@@ -46,6 +47,8 @@ interface Setting {
   readonly isInSync?: boolean;
   /** What the leader does about the node's position. */
   readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
+  /** Before the log is opened. */
+  readonly onOpen?: (times: number) => void;
 }
 
 class Bench {
@@ -60,6 +63,7 @@ class Bench {
   readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
   dials = 0;
+  #opened = 0;
   /** What was opened last. */
   storage: Storage | undefined = undefined;
   node: ClusterNode | undefined = undefined;
@@ -155,6 +159,7 @@ class Bench {
   }
 
   async #open(committed: number, beforeCut: () => void): Promise<Storage> {
+    this.#setting.onOpen?.(++this.#opened);
     this.storage = await openStorage({
       config: loadConfig({ set: ['log.reserveBytes=1048576'] }),
       directory: this.directory,
@@ -164,6 +169,7 @@ class Bench {
       clock: systemClock,
       state: { internedTopics: 100, mayRead: undefined },
       onFailure: (error) => this.failures.push(error),
+      onDamaged: (why) => this.node?.onDamaged(why),
       onDefect: (error) => this.defects.push(error),
     });
     return this.storage;
@@ -197,13 +203,20 @@ class Bench {
   }
 }
 
-const SNAPSHOT_BEGINS: FrameToMember = {
+const SNAPSHOT_BEGINS = {
   type: 'snapshotBegin',
   epoch: 2,
   endOffset: 10,
   bytes: 3,
   history: [{ epoch: 2, start: 0 }],
-};
+} as const;
+
+/** One that ends before offset 10. */
+function sendSnapshot(link: LinkToMember, bytes: Buffer): void {
+  link.send({ ...SNAPSHOT_BEGINS, bytes: bytes.length });
+  link.send({ type: 'snapshotChunk', epoch: 2, bytes });
+  link.send({ type: 'snapshotEnd', epoch: 2 });
+}
 
 function memberKey(node: string, incarnation: string, peer: string): MemberKey {
   return {
@@ -260,6 +273,11 @@ function retainedBatch(offset: number, topic: string): Buffer {
   message.writeRecord({ offset, buffer: payload, start: RECORD_LENGTH_BYTES, end: payload.length });
   const header = { flags: BatchFlag.State, epoch: 2, baseOffset: offset, lastOffset: offset };
   return encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
+}
+
+/** What has come of snapshots. */
+function incoming({ folder }: Bench): string[] {
+  return readdirSync(folder).filter((name) => name.startsWith('incoming-'));
 }
 
 async function bench(context: TestContext, setting: Setting): Promise<Bench> {
@@ -512,6 +530,103 @@ test('a snapshot that cannot be written is given up, and asked for again', async
   assert.ok(made.links.length <= 6, `${made.links.length} times`);
 });
 
+test('a node gives what it has for a snapshot that is whole, under another incarnation', async (context) => {
+  const positions: number[] = [];
+  const made = new Bench({
+    isInSync: false,
+    onPosition: (link, logEnd, times) => {
+      positions.push(logEnd);
+      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      else resume(10)(link, logEnd, times);
+    },
+  });
+  context.after(() => made.end());
+  const before = made.directory.incarnation;
+  await made.start();
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.deepEqual(positions, [RECORDS, 10]);
+  assert.notEqual(made.directory.incarnation, before);
+});
+
+test('a snapshot that is damaged costs the link, and nothing that the node has', async (context) => {
+  const positions: number[] = [];
+  const rotten = emptySnapshot(10);
+  rotten[rotten.length - 1]! ^= 1;
+  const made = new Bench({
+    isInSync: false,
+    onPosition: (link, logEnd) => {
+      positions.push(logEnd);
+      sendSnapshot(link, rotten);
+    },
+  });
+  context.after(() => made.end());
+  const before = made.directory.incarnation;
+  await made.start();
+  const { storage } = made;
+  await until(() => made.links.length > 2, 'the node to dial again');
+  const lost = made.lines.filter(({ message }) => /lost the link/.test(message));
+  assert.match(String(lost[0]?.fields?.why), /the leader's snapshot is damaged at position 0: payload CRC/);
+  assert.deepEqual([made.storage, made.directory.incarnation], [storage, before]);
+  assert.deepEqual(positions.slice(0, 3), [RECORDS, RECORDS, RECORDS]);
+  assert.deepEqual(made.failures, []);
+  await made.node!.stop();
+  await until(() => incoming(made).length === 0, 'all that has come to go');
+});
+
+test('a log that is found to be damaged when it begins with a snapshot is put aside, and copied again', async (context) => {
+  const positions: number[] = [];
+  const made = await bench(context, {
+    isInSync: false,
+    onOpen: (times) => {
+      // By the bench, at the start, and with the snapshot.
+      if (times === 3) throw new GomqError('DATA_DAMAGED', 'it has rotted at once');
+    },
+    onPosition: (link, logEnd, times) => {
+      positions.push(logEnd);
+      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      else resume(0)(link, logEnd, times);
+    },
+  });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.ok(made.said(/put the damaged log aside/));
+  assert.deepEqual(positions, [RECORDS, 0]);
+  assert.deepEqual(made.failures, []);
+});
+
+test('a snapshot that breaks off leaves nothing behind, however often', async (context) => {
+  const made = await bench(context, {
+    isInSync: false,
+    onPosition: (link) => {
+      link.send({ ...SNAPSHOT_BEGINS, bytes: 1_000_000 });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.alloc(1000) });
+      void until(() => incoming(made).length > 0, 'the node to take it').then(
+        () => link.destroy(undefined),
+        // The test is over.
+        () => undefined,
+      );
+    },
+  });
+  await until(() => made.links.length > 2, 'the node to dial again');
+  await until(() => incoming(made).length <= 1, 'what came before to go');
+  await made.node!.stop();
+  await until(() => incoming(made).length === 0, 'all to go');
+});
+
+test('a snapshot that does not fit on the disk is refused, and the log says what is missing', async (context) => {
+  const bytes = Number.MAX_SAFE_INTEGER;
+  const made = await bench(context, {
+    isInSync: false,
+    onPosition: (link) => {
+      link.send({ ...SNAPSHOT_BEGINS, bytes });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes: Buffer.from('abc') });
+    },
+  });
+  await until(() => made.links.length > 1, 'the node to dial again');
+  const why = made.lines.find(({ message }) => /lost the link/.test(message))?.fields?.why;
+  assert.match(String(why), new RegExp(`snapshot takes ${bytes} bytes, and in .* there is room for \\d+$`));
+  assert.deepEqual(incoming(made), []);
+});
+
 test('a node whose state is another one than that of the leader puts what it has aside, and copies it', async (context) => {
   const made = await bench(context, {
     onPosition: (link, logEnd, times) => {
@@ -525,6 +640,23 @@ test('a node whose state is another one than that of the leader puts what it has
   assert.ok(made.said(/put the damaged log aside/));
   assert.notEqual(made.directory.incarnation, before);
   assert.ok(readdirSync(join(made.folder, 'damaged')).length > 0);
+});
+
+test('a batch of the leader that cannot be decoded is damage, which does not end the node', async (context) => {
+  const payload = Buffer.from([255, 255, 0, 0, 250]);
+  const header = { flags: BatchFlag.State, epoch: 2, baseOffset: RECORDS, lastOffset: RECORDS };
+  const bytes = encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
+  const made = await bench(context, {
+    onPosition: (link, logEnd, times) => {
+      resume(RECORDS)(link, logEnd, times);
+      if (times === 1) link.send(append(RECORDS + 1, bytes));
+    },
+  });
+  await until(() => made.links.length > 1, 'the node to dial again');
+  assert.ok(made.said(/put the damaged log aside/));
+  const found = made.lines.find(({ message }) => /what is on the disk is damaged/.test(message));
+  assert.match(String(found?.fields?.why), /^offsets 3 to 3 cannot be decoded/);
+  assert.deepEqual(made.failures, []);
 });
 
 test('a node that has more than the leader has committed ends, says why, and keeps it', async (context) => {
@@ -549,7 +681,7 @@ test('a node that is in sync gives nothing up for a snapshot, until it sees that
     },
   });
   await until(() => made.links.length > 2, 'the node to dial again');
-  const isComing = () => readdirSync(made.folder).some((name) => name.startsWith('incoming-'));
+  const isComing = () => incoming(made).length > 0;
   assert.equal(isComing(), false);
   made.coordinator.put({
     state: {

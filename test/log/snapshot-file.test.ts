@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { GomqError } from '../../src/core/errors.js';
 import { type Disk, nodeDisk } from '../../src/log/disk.js';
 import { fileName } from '../../src/log/file-names.js';
-import { listSnapshots, readSnapshot, SnapshotWriter } from '../../src/log/snapshot-file.js';
+import { listSnapshots, readSnapshot, SnapshotWriter, verifyArrived } from '../../src/log/snapshot-file.js';
 import { batchOf, makeDirectory, zstd } from './batches.js';
 
 type Entry = [offset: number, text: string];
@@ -135,11 +135,38 @@ describe('a snapshot', () => {
     writer.abort();
   });
 
+  it('that has come from elsewhere is read in turns with others, until nobody wants to know', async () => {
+    const entries = Array.from({ length: 40 }, (_, i): Entry => [i, `${i}`.repeat(100_000)]);
+    const path = write(makeDirectory(), 300, entries);
+    let turns = 0;
+    let isDone = false;
+    const take = (): void => {
+      turns++;
+      if (!isDone) setImmediate(take);
+    };
+    take();
+    const verified = verifyArrived(path, 300, zstd, new AbortController().signal);
+    assert.deepEqual(await verified, { endOffset: 300, timestampMs: 1_764_040_000_000 });
+    isDone = true;
+    assert.ok(turns > entries.length, `${turns} turns`);
+    const abort = new AbortController();
+    const unwanted = verifyArrived(path, 300, zstd, abort.signal);
+    abort.abort();
+    await assert.rejects(unwanted, { name: 'AbortError' });
+  });
+
   it('that is not there is unreadable', () => {
     const path = join(makeDirectory(), fileName(1, 'snapshot'));
     assert.throws(() => read(path), { code: 'DATA_UNREADABLE' });
   });
 });
+
+/** What is wrong with a file that has come under another name, which is to end before 300. */
+async function damageOf(bytes: Buffer): Promise<string | undefined> {
+  const path = join(makeDirectory({ incoming: bytes }), 'incoming');
+  const found = await verifyArrived(path, 300, zstd, new AbortController().signal);
+  return 'damage' in found ? `at position ${found.position}: ${found.damage}` : undefined;
+}
 
 describe('damage in a snapshot', () => {
   const directory = makeDirectory();
@@ -189,5 +216,24 @@ describe('damage in a snapshot', () => {
       writeFileSync(path, bytes());
       assert.match(refusal(path).message, pattern);
     });
+
+    it(`is ${what}, in one that has come from elsewhere too`, async () => {
+      assert.match((await damageOf(bytes())) ?? 'nothing', pattern);
+    });
   }
+
+  it('is noticed in whatever byte of one that has come from elsewhere', async () => {
+    assert.equal(await damageOf(good), undefined);
+    for (let at = 0; at < good.length; at++) {
+      const bytes = Buffer.from(good);
+      bytes[at]! ^= 1 << (at & 7);
+      assert.notEqual(await damageOf(bytes), undefined, `byte ${at}`);
+    }
+  });
+
+  it('is noticed wherever one is cut that has come from elsewhere', async () => {
+    for (let length = 0; length < good.length; length++) {
+      assert.notEqual(await damageOf(good.subarray(0, length)), undefined, `${length} bytes`);
+    }
+  });
 });

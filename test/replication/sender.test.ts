@@ -91,7 +91,7 @@ async function lead(context: TestContext, setting: Setting) {
   if (isOtherThere) new ScriptedMember(leadership, 'b').tellPosition(log.endOffset);
   refuses = true;
   if (unreadable.length === 0) rmSync(join(path, fileName(0, 'log')));
-  return { leadership, damages, lines };
+  return { leadership, log, damages, lines };
 }
 
 /** A member without anything asks for all. */
@@ -183,12 +183,13 @@ test('such a member waits for a snapshot that has all that it knows to be commit
 });
 
 test('a member whose last epoch is remembered goes on where it is', async (context) => {
-  const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
+  const { leadership, log } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
+  const [, second] = (await log.readBatches(0, 65_536, 2))!;
+  const logEnd = second!.endOffset;
   const member = new ScriptedMember(leadership, 'c');
-  // Where a batch begins.
-  member.tellPosition(11, 11, [{ epoch: 11, start: 10 }]);
+  member.tellPosition(logEnd, logEnd, [{ epoch: logEnd, start: logEnd - 1 }]);
   await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
-  assert.deepEqual(typesOf(member), ['resume', 'append']);
+  assert.deepEqual([...new Set(typesOf(member))], ['resume', 'append']);
   const [resume] = member.sent;
-  assert.ok(resume?.type === 'resume' && resume.cut === 11);
+  assert.ok(resume?.type === 'resume' && resume.cut === logEnd);
 });

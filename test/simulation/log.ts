@@ -71,6 +71,11 @@ export class SimulatedLog {
     return this.#highWatermark;
   }
 
+  /** Disks fail here, and are slow, but are never full. */
+  roomBytes(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** What is on its way to the disk. */
   get writing(): readonly LogRecord[] {
     return this.#isWritten ? [] : this.#inFlight;
