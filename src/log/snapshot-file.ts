@@ -185,11 +185,11 @@ export function verifySnapshot(
 }
 
 /**
- * Checks the whole of a file that has come from elsewhere, as verifySnapshot does, but others have their turn after each batch: nothing waits for it.
+ * Checks the whole of a file that has come from elsewhere or is to go there, as verifySnapshot does, but others have their turn after each batch: nothing waits for it.
  * @param endOffset what the snapshot is to end before, whatever the file is called
  * @throws what the operating system answers; the signal's reason
  */
-export async function verifyArrived(
+export async function verifyInTurns(
   path: string,
   endOffset: number,
   zstd: Zstd,

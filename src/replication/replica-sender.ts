@@ -205,7 +205,9 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
     logger.info('sends a snapshot to a member', { node: this.node, endOffset, logStart: log.startOffset });
     this.#snapshot = new SnapshotSender(link, epoch);
     const starts = history.starts.filter(({ start }) => start < endOffset);
-    this.#snapshot.send(snapshot, starts).catch((error: unknown) => this.close(error as Error));
+    this.#snapshot
+      .send(snapshot, starts)
+      .catch((error: unknown) => this.#onFileFailed(snapshot.path, error as Error));
   }
 
   #read(from: number): void {
@@ -232,12 +234,16 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
 
   #onReadFailed(from: number, error: Error): void {
     if (this.#isClosed) return;
-    const { log, onUnreadable } = this.#options;
-    const isDefect = error instanceof GomqError && error.code === 'INTERNAL';
+    const { log } = this.#options;
     // What retention has removed in the meantime is not missing.
-    if (!isDefect && from >= log.startOffset) {
-      onUnreadable(`cannot read ${log.segments.path(log.segments.find(from).baseOffset)}: ${error.message}`);
-    }
+    if (from < log.startOffset) this.close(error);
+    else this.#onFileFailed(log.segments.path(log.segments.find(from).baseOffset), error);
+  }
+
+  #onFileFailed(path: string, error: Error): void {
+    if (this.#isClosed) return;
+    const isDefect = error instanceof GomqError && error.code === 'INTERNAL';
+    if (!isDefect) this.#options.onUnreadable(`cannot read ${path}: ${error.message}`);
     this.close(error);
   }
 

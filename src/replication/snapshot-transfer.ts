@@ -4,7 +4,8 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { GomqError } from '../core/errors.js';
 import type { EpochStart } from '../log/epoch-history.js';
-import { verifyArrived } from '../log/snapshot-file.js';
+import { damageError } from '../log/recovery.js';
+import { verifyInTurns } from '../log/snapshot-file.js';
 import { loadZstd } from '../log/zstd.js';
 import type { LinkToMember } from './peer-link.js';
 
@@ -18,6 +19,7 @@ export interface SnapshotToSend {
 export class SnapshotSender {
   readonly #link: LinkToMember;
   readonly #epoch: number;
+  readonly #abort = new AbortController();
   #drained: (() => void) | undefined = undefined;
   #isClosed = false;
 
@@ -26,10 +28,13 @@ export class SnapshotSender {
     this.#epoch = epoch;
   }
 
-  /** Resolves when all is sent. @throws what the operating system answers */
+  /** Resolves when all is sent. @throws {GomqError} DATA_DAMAGED; what the operating system answers */
   async send({ path, endOffset }: SnapshotToSend, history: readonly EpochStart[]): Promise<void> {
     const link = this.#link;
     const epoch = this.#epoch;
+    // Nobody has read it since it was written, and a member would find out only when it has all of it.
+    const found = await verifyInTurns(path, endOffset, await loadZstd(), this.#abort.signal);
+    if ('damage' in found) throw damageError(path, found.position, 'a batch of a snapshot', found.damage);
     const file = await open(path, 'r');
     try {
       const { size } = await file.stat();
@@ -55,6 +60,7 @@ export class SnapshotSender {
 
   close(): void {
     this.#isClosed = true;
+    this.#abort.abort();
     this.onDrain();
   }
 }
@@ -125,7 +131,7 @@ export class SnapshotIntake {
     const file = await this.#file;
     await file.sync();
     await file.close();
-    const found = await verifyArrived(this.#path, this.endOffset, await loadZstd(), this.#abort.signal);
+    const found = await verifyInTurns(this.#path, this.endOffset, await loadZstd(), this.#abort.signal);
     if (!('damage' in found)) return;
     const { position, damage } = found;
     throw new GomqError(

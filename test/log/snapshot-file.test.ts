@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { GomqError } from '../../src/core/errors.js';
 import { type Disk, nodeDisk } from '../../src/log/disk.js';
 import { fileName } from '../../src/log/file-names.js';
-import { listSnapshots, readSnapshot, SnapshotWriter, verifyArrived } from '../../src/log/snapshot-file.js';
+import { listSnapshots, readSnapshot, SnapshotWriter, verifyInTurns } from '../../src/log/snapshot-file.js';
 import { batchOf, makeDirectory, zstd } from './batches.js';
 
 type Entry = [offset: number, text: string];
@@ -145,12 +145,12 @@ describe('a snapshot', () => {
       if (!isDone) setImmediate(take);
     };
     take();
-    const verified = verifyArrived(path, 300, zstd, new AbortController().signal);
+    const verified = verifyInTurns(path, 300, zstd, new AbortController().signal);
     assert.deepEqual(await verified, { endOffset: 300, timestampMs: 1_764_040_000_000 });
     isDone = true;
     assert.ok(turns > entries.length, `${turns} turns`);
     const abort = new AbortController();
-    const unwanted = verifyArrived(path, 300, zstd, abort.signal);
+    const unwanted = verifyInTurns(path, 300, zstd, abort.signal);
     abort.abort();
     await assert.rejects(unwanted, { name: 'AbortError' });
   });
@@ -164,7 +164,7 @@ describe('a snapshot', () => {
 /** What is wrong with a file that has come under another name, which is to end before 300. */
 async function damageOf(bytes: Buffer): Promise<string | undefined> {
   const path = join(makeDirectory({ incoming: bytes }), 'incoming');
-  const found = await verifyArrived(path, 300, zstd, new AbortController().signal);
+  const found = await verifyInTurns(path, 300, zstd, new AbortController().signal);
   return 'damage' in found ? `at position ${found.position}: ${found.damage}` : undefined;
 }
 

@@ -15,11 +15,14 @@ import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.
 import { Leadership } from '../../src/replication/leadership.js';
 import type { LinkToMember, PeerLinkHandler } from '../../src/replication/peer-link.js';
 import { append, type LogLine, listeningLogger, logOptions } from '../log/disk-logs.js';
+import { emptySnapshot } from '../log/snapshots.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 const RECORDS = 1100;
 const RECORD_BYTES = 250;
+/** Long enough for what is done without end to be done many times. */
 const QUIET_MS = 300;
+const WAIT_MS_MAX = 20_000;
 
 interface Setting {
   /** Names of files that the disk does not give out; none: the segment is gone. */
@@ -27,6 +30,7 @@ interface Setting {
   readonly isOtherThere?: boolean;
   readonly history?: EpochHistory;
   readonly snapshotEnd?: number;
+  readonly snapshotBytes?: Buffer;
 }
 
 /** A leader of epoch 2 with a sealed segment that only the disk has. */
@@ -57,7 +61,7 @@ async function lead(context: TestContext, setting: Setting) {
   // No index of a sealed segment is in memory now.
   const log = await openDiskLog(logOptions(directory, undefined, options));
   const snapshot = join(path, fileName(snapshotEnd ?? 0, 'snapshot'));
-  if (snapshotEnd !== undefined) writeFileSync(snapshot, 'of the leader');
+  if (snapshotEnd !== undefined) writeFileSync(snapshot, setting.snapshotBytes ?? emptySnapshot(snapshotEnd));
   const damages: GomqError[] = [];
   const leadership = new Leadership({
     self: { node: 'a', incarnation: 'a1' },
@@ -99,6 +103,7 @@ async function ask(context: TestContext, unreadable: readonly string[], isOtherT
   const { leadership, damages, lines } = await lead(context, { unreadable, isOtherThere });
   const member = new ScriptedMember(leadership, 'c');
   member.tellPosition(0);
+  await member.until(({ closedWith }) => closedWith !== undefined);
   await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
   const errors = lines.filter(({ level }) => level === 'error').length;
   return { damages, closedWith: member.closedWith, errors };
@@ -124,6 +129,14 @@ class ScriptedMember {
       },
     };
     leadership.accept(link as unknown as LinkToMember, `${node}1`);
+  }
+
+  async until(isSo: (member: this) => boolean): Promise<void> {
+    const endMs = performance.now() + WAIT_MS_MAX;
+    while (!isSo(this)) {
+      if (performance.now() > endMs) throw new Error(`waited for ${isSo}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   tellPosition(logEnd: number, committed = 0, history = [{ epoch: 1, start: 0 }]): void {
@@ -169,15 +182,34 @@ test('a member that was away for more epochs than are remembered begins with a s
   const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
   const member = new ScriptedMember(leadership, 'c');
   member.tellPosition(1, 1);
-  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  await member.until(({ sent }) => sent.some(({ type }) => type === 'snapshotEnd'));
   assert.deepEqual(typesOf(member), ['snapshotBegin', 'snapshotChunk', 'snapshotEnd']);
 });
+
+for (const isOtherThere of [true, false]) {
+  test(`a damaged snapshot is not sent; ${isOtherThere ? 'another node leads' : 'nobody else could lead'}`, async (context) => {
+    const snapshotBytes = emptySnapshot(200);
+    snapshotBytes[20]! ^= 1;
+    const { leadership, damages } = await lead(context, {
+      isOtherThere,
+      history: longHistory(),
+      snapshotEnd: 200,
+      snapshotBytes,
+    });
+    const member = new ScriptedMember(leadership, 'c');
+    member.tellPosition(1, 1);
+    await member.until(({ closedWith }) => closedWith !== undefined);
+    assert.match(String(member.closedWith), /200\.snapshot is damaged at position 0/);
+    assert.deepEqual(typesOf(member), []);
+    assert.equal(damages.length, isOtherThere ? 1 : 0);
+  });
+}
 
 test('such a member waits for a snapshot that has all that it knows to be committed', async (context) => {
   const { leadership } = await lead(context, { history: longHistory(), snapshotEnd: 200 });
   const member = new ScriptedMember(leadership, 'c');
   member.tellPosition(250, 220);
-  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  await member.until(({ closedWith }) => closedWith !== undefined);
   assert.match(String(member.closedWith), /there is no snapshot of 220 or later yet/);
   assert.deepEqual(typesOf(member), []);
 });
@@ -188,7 +220,7 @@ test('a member whose last epoch is remembered goes on where it is', async (conte
   const logEnd = second!.endOffset;
   const member = new ScriptedMember(leadership, 'c');
   member.tellPosition(logEnd, logEnd, [{ epoch: logEnd, start: logEnd - 1 }]);
-  await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+  await member.until(({ sent }) => sent.some(({ type }) => type === 'append'));
   assert.deepEqual([...new Set(typesOf(member))], ['resume', 'append']);
   const [resume] = member.sent;
   assert.ok(resume?.type === 'resume' && resume.cut === logEnd);
