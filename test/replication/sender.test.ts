@@ -9,7 +9,7 @@ import type { GomqError } from '../../src/core/errors.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
 import { type Disk, nodeDisk } from '../../src/log/disk.js';
 import { openDiskLog } from '../../src/log/disk-log.js';
-import { EPOCHS_MAX, EpochHistory } from '../../src/log/epoch-history.js';
+import { EPOCHS_MAX, EpochHistory, type EpochStart } from '../../src/log/epoch-history.js';
 import { fileName } from '../../src/log/file-names.js';
 import type { FrameToLeader, FrameToMember } from '../../src/replication/frames.js';
 import { Leadership } from '../../src/replication/leadership.js';
@@ -63,6 +63,11 @@ async function lead(context: TestContext, setting: Setting) {
   const snapshot = join(path, fileName(snapshotEnd ?? 0, 'snapshot'));
   if (snapshotEnd !== undefined) writeFileSync(snapshot, setting.snapshotBytes ?? emptySnapshot(snapshotEnd));
   const damages: GomqError[] = [];
+  const ownHistory = [
+    { epoch: 1, start: 0 },
+    { epoch: 2, start: log.endOffset },
+  ];
+  const history = setting.history ?? new EpochHistory(ownHistory);
   const leadership = new Leadership({
     self: { node: 'a', incarnation: 'a1' },
     epoch: 2,
@@ -72,12 +77,7 @@ async function lead(context: TestContext, setting: Setting) {
     silenceMs: 1500,
     lagMs: 10_000,
     log,
-    history:
-      setting.history ??
-      new EpochHistory([
-        { epoch: 1, start: 0 },
-        { epoch: 2, start: log.endOffset },
-      ]),
+    history,
     clock: systemClock,
     logger,
     propose: () => false,
@@ -92,7 +92,7 @@ async function lead(context: TestContext, setting: Setting) {
     await log.close();
     directory.release();
   });
-  if (isOtherThere) new ScriptedMember(leadership, 'b').tellPosition(log.endOffset);
+  if (isOtherThere) new ScriptedMember(leadership, 'b').tellPosition(log.endOffset, 0, history.starts);
   refuses = true;
   if (unreadable.length === 0) rmSync(join(path, fileName(0, 'log')));
   return { leadership, log, damages, lines };
@@ -139,7 +139,11 @@ class ScriptedMember {
     }
   }
 
-  tellPosition(logEnd: number, committed = 0, history = [{ epoch: 1, start: 0 }]): void {
+  tellPosition(
+    logEnd: number,
+    committed = 0,
+    history: readonly EpochStart[] = [{ epoch: 1, start: 0 }],
+  ): void {
     this.#handler!.onFrame({ type: 'position', epoch: 2, logStart: 0, logEnd, committed, history });
   }
 }
