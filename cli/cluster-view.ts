@@ -27,7 +27,7 @@ export function problemsOf(status: ClusterStatus): Problem[] {
     const gone = inSync.filter((node) => !there.has(node));
     const waiting =
       gone.length === 0
-        ? 'one is being elected'
+        ? 'one is elected as soon as etcd can be reached, unless the logs of the nodes say why not'
         : `only a node in sync may lead, and ${list(gone)} ${areNot(gone)} there`;
     add(true, `no leader: nothing is published or delivered; ${waiting}`);
   }
@@ -42,7 +42,9 @@ export function problemsOf(status: ClusterStatus): Problem[] {
     if (there.has(node) && members.some((member) => member.node === node && member.logEnd !== null)) continue;
     // A member that answers may know no more than who is in sync.
     if (members.every(({ logEnd }) => logEnd === null)) continue;
-    add(true, `${node} counts as in sync and does not follow: messages wait until it is back or taken out`);
+    const until =
+      inSync.length > minInSync ? 'it is back or taken out' : 'it is back or another node is in sync';
+    add(true, `${node} counts as in sync and does not follow: nothing is acknowledged until ${until}`);
   }
   const outside = members.filter(({ inSync: isInSync, node }) => !isInSync && !inSync.includes(node));
   for (const member of outside) add(false, `${member.node} is not in sync: ${howFar(member)}`);
@@ -51,6 +53,11 @@ export function problemsOf(status: ClusterStatus): Problem[] {
     add(false, `${node} lags ${grouped(lagRecords)} records behind the leader`);
   }
   const missing = replicas - members.length;
+  if (missing < 0)
+    add(
+      false,
+      `${members.length} nodes, where cluster.replicas is ${replicas}: messages wait for all that are in sync`,
+    );
   if (missing > 0) add(false, `${missing} of ${replicas} nodes ${missing === 1 ? 'is' : 'are'} not there`);
   const isWorking = !problems.some(({ isSevere }) => isSevere);
   if (isWorking && inSync.length < replicas && inSync.length === minInSync) {

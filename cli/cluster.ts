@@ -195,7 +195,9 @@ async function remove(api: ClusterApi, node: string, options: ClusterOptions, io
     throw new Failure(`there is no node ${node} in cluster ${before.cluster}, only ${[...known].join(', ')}`);
   }
   if (!before.inSync.includes(node)) {
-    throw new Failure(`${node} is not in sync, so nothing waits for it: there is nothing to take out`);
+    const text = `${node} is not in sync, so nothing waits for it: there is nothing to take out`;
+    print(io, options.json ? JSON.stringify({ removed: node, inSync: before.inSync }) : text);
+    return EXIT.ok;
   }
   if (!options.yes) {
     const rest = before.inSync.filter((one) => one !== node).join(', ') || 'no node';

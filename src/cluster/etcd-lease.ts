@@ -7,8 +7,6 @@ export interface EtcdLeaseOptions {
   readonly line: EtcdLine;
   readonly seconds: number;
   readonly monotonicMs: () => number;
-  /** No keepalive is sent while it says false. */
-  readonly isProgressing: () => boolean;
   /** How long to wait after a failure. */
   readonly retryMs: number;
   /** There is another lease than before. */
@@ -57,14 +55,10 @@ export class EtcdLease {
     return new Promise((resolve) => this.#waiting.add({ resolve }));
   }
 
-  /** Runs until it is stopped. */
+  /** Runs until it is stopped, on the main loop: while that makes no progress the lease is not kept (R10). */
   async run(): Promise<void> {
-    const { isProgressing, retryMs } = this.#options;
+    const { retryMs } = this.#options;
     while (!this.#isStopped) {
-      if (!isProgressing()) {
-        await this.#alarm.wait(this.#everyMs);
-        continue;
-      }
       const beganMs = this.#options.monotonicMs();
       const error = await (this.#id === undefined ? this.#grant() : this.#keepAlive(this.#id));
       if (this.#isStopped) break;

@@ -26,8 +26,6 @@ export interface EtcdCoordinatorOptions extends EtcdAccess {
   readonly leaseSeconds: number;
   readonly clock: { monotonicMs(): number };
   readonly logger: Logger;
-  /** No keepalive is sent while it says false. */
-  readonly isProgressing?: () => boolean;
 }
 
 const POLL_MS = 1000;
@@ -81,7 +79,6 @@ export class EtcdCoordinator implements Coordinator {
       line: this.#lines.lease,
       seconds: options.leaseSeconds,
       monotonicMs: () => options.clock.monotonicMs(),
-      isProgressing: options.isProgressing ?? (() => true),
       retryMs: RETRY_MS,
       onGranted: () => this.#writeMember(),
       onHeld: (sentAtMs) => this.#events!.onLease(sentAtMs),
