@@ -155,6 +155,7 @@ class Subscriber {
   readonly #output: Output;
   readonly #ending = new AbortController();
   #client: MqttClient | undefined;
+  #wasSubscribed = false;
   #printed = 0;
   /** Packet ids of QoS 2 messages that were taken over with PUBREC and are not printed yet. */
   readonly #promised = new Set<number>();
@@ -300,6 +301,12 @@ class Subscriber {
       return;
     }
     for (const line of refused) this.#diagnostics.error(line);
+    // Whoever waits at a terminal sees nothing else until a message comes.
+    if (this.#io.stderr.isTTY && !this.#wasSubscribed && !this.#options.exitAfterSubscribe) {
+      const granted = filters.filter((_, index) => Number(suback.granted[index]) < 0x80);
+      this.#diagnostics.notice(`subscribed to ${granted.join(', ')}`);
+    }
+    this.#wasSubscribed = true;
     this.#unsubscribe();
   }
 

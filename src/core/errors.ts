@@ -108,7 +108,7 @@ export const ERRORS = {
   },
   ROUTE_UNKNOWN: {
     meaning: 'There is no such HTTP route.',
-    hint: 'There are GET /version, POST /pub, GET /messages, GET /health/live and GET /health/ready.',
+    hint: 'There are GET /version, POST /pub, GET /messages, GET /api/v1/cluster, GET /health/live and GET /health/ready.',
   },
   TOKEN_WRONG: {
     meaning: 'The HTTP request does not carry the token that http.token asks for.',

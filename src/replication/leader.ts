@@ -47,6 +47,8 @@ export class ReplicationLeader {
   #proposed: readonly Node[] | undefined = undefined;
   #keptOffset = 0;
   #highWatermark = 0;
+  /** Asked for each message, so that it is not found out then. */
+  #isFull = false;
   /** Nodes that were here and are gone. */
   readonly #left: Set<string>;
   /** Until then nobody is found silent: they may be on their way. */
@@ -80,11 +82,7 @@ export class ReplicationLeader {
    * enough have room the others leave the in-sync set.
    */
   get isFull(): boolean {
-    const full = this.#confirmed.filter(({ node, incarnation }) => {
-      const member = this.#members.get(node);
-      return member?.incarnation === incarnation && member.isFull;
-    });
-    return full.length > 0 && this.#confirmed.length - full.length < this.#options.minInSync;
+    return this.#isFull;
   }
 
   /** A commit waits for it, or may have to. */
@@ -103,6 +101,7 @@ export class ReplicationLeader {
     const abreast = { abreastMs: nowMs, aim: this.#keptOffset, aimMs: nowMs };
     this.#members.set(node, { incarnation, keptOffset, heardMs: nowMs, isFull: false, ...abreast });
     this.#left.delete(node);
+    this.#countFull();
     this.#commit();
   }
 
@@ -112,7 +111,10 @@ export class ReplicationLeader {
     assert(keptOffset >= member.keptOffset, `${node} has ${keptOffset} after ${member.keptOffset}`);
     member.keptOffset = keptOffset;
     member.heardMs = nowMs;
-    member.isFull = isFull;
+    if (member.isFull !== isFull) {
+      member.isFull = isFull;
+      this.#countFull();
+    }
     if (keptOffset >= member.aim) {
       member.abreastMs = member.aimMs;
       member.aim = this.#keptOffset;
@@ -122,7 +124,9 @@ export class ReplicationLeader {
   }
 
   onLeft(node: string): void {
-    if (this.#members.delete(node)) this.#left.add(node);
+    if (!this.#members.delete(node)) return;
+    this.#left.add(node);
+    this.#countFull();
   }
 
   /** This node has not listened for `pausedMs`: that nobody was heard of says nothing about them. */
@@ -181,6 +185,7 @@ export class ReplicationLeader {
     assert(this.#proposed !== undefined, 'a change of the in-sync set was sent');
     this.#confirmed = this.#proposed;
     this.#proposed = undefined;
+    this.#countFull();
     this.#commit();
   }
 
@@ -199,6 +204,14 @@ export class ReplicationLeader {
       const member = this.#members.get(node);
       return member?.incarnation === incarnation && nowMs - member.heardMs <= withinMs;
     });
+  }
+
+  #countFull(): void {
+    const full = this.#confirmed.filter(({ node, incarnation }) => {
+      const member = this.#members.get(node);
+      return member?.incarnation === incarnation && member.isFull;
+    });
+    this.#isFull = full.length > 0 && this.#confirmed.length - full.length < this.#options.minInSync;
   }
 
   #maximal(): Node[] {

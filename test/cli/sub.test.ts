@@ -67,6 +67,16 @@ test('prints the payload of each message on a line, options before or after', as
   await broker.until(is('disconnect'));
 });
 
+test('says on a terminal, and there alone, that it has subscribed', async () => {
+  script = () => false;
+  for (const terminal of [{ columns: 80 }, {}]) {
+    const { code, stderr } = await gomqctl(withAddress('sub -t nothing/here -t $SYS/# -W 1'), terminal);
+    assert.equal(code, 27);
+    const says = stderr.includes('subscribed to nothing/here, $SYS/#\n');
+    assert.equal(says, 'columns' in terminal, stderr);
+  }
+});
+
 test('several filters, their options and properties', async () => {
   script = delivers(publish('a', 'x'));
   await sub(
