@@ -32,6 +32,8 @@ const WAIT_MS_MAX = 10_000;
 const FORCE_AFTER_MS = 3300;
 /** Long enough for a node to campaign many times over. */
 const QUIET_MS = 700;
+/** Within this a leader is replaced whose process has ended: far less than the lease, which the bench never ends. */
+const REPLACED_MS_MAX = 1000;
 
 /** What is different in a test. */
 interface Setting {
@@ -135,10 +137,15 @@ class Bench {
     return this.node;
   }
 
-  /** As when its process is killed: its key goes, its links break, nobody listens. */
-  async killLeader(): Promise<void> {
+  /** Its links break and nobody listens, as when its process was killed just now: its keys stay until their lease is over. */
+  async endLeader(): Promise<void> {
     for (const link of this.links) link.destroy(undefined);
     await this.leader?.close();
+  }
+
+  /** As when its process was killed, and its lease is over. */
+  async killLeader(): Promise<void> {
+    await this.endLeader();
     this.coordinator.put({ leader: undefined, gone: 'a' });
   }
 
@@ -298,6 +305,36 @@ test('a suspect node that has what was committed is trusted, and elected', async
   await made.killLeader();
   await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
   assert.equal(made.coordinator.campaigns[0], 'b in epoch 3');
+});
+
+test('a leader whose process has ended is replaced at once, although its key is still there', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  await made.endLeader();
+  const endedMs = performance.now();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+  const ms = performance.now() - endedMs;
+  assert.ok(ms < REPLACED_MS_MAX, `${ms} ms`);
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.equal(made.coordinator.transactions[0]?.state?.epoch, 3);
+});
+
+test('a leader whose process has ended before a node could follow it is replaced at once, too', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ leader: { node: 'a', epoch: 2, nonce: 'n' } });
+  made.coordinator.put({ member: memberKey('a', 'a1', '127.0.0.1:1') });
+  await made.start();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+});
+
+test('a leader whose process is there is not replaced because its link breaks', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  made.links[0]!.destroy(undefined);
+  await until(() => made.links.length > 1, 'the node to dial again');
+  await quiet();
+  assert.deepEqual(made.coordinator.campaigns, []);
 });
 
 test('a log that ends before what was committed is not led with', async (context) => {
