@@ -15,7 +15,9 @@ import type { EpochStart } from '../../src/log/epoch-history.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
 import type { FrameToLeader, FrameToMember, Refusal } from '../../src/replication/frames.js';
-import type { LinkToMember } from '../../src/replication/peer-link.js';
+import type { PeerIdentity } from '../../src/replication/handshake.js';
+import { dialReplica } from '../../src/replication/peer-dialer.js';
+import type { LinkToLeader, LinkToMember } from '../../src/replication/peer-link.js';
 import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
 import { Message, publishRecordBytes } from '../../src/session/message.js';
 import { State } from '../../src/state/state.js';
@@ -27,6 +29,7 @@ import { ManualCoordinator } from './manual-coordinator.js';
 
 const SECRET = 'sixteen characters';
 const RECORDS = 3;
+const LEASE_SECONDS = 3;
 const WAIT_MS_MAX = 10_000;
 /** How long nobody has to lead before one is forced to. */
 const FORCE_AFTER_MS = 3300;
@@ -34,6 +37,8 @@ const FORCE_AFTER_MS = 3300;
 const QUIET_MS = 700;
 /** Within this a leader is replaced whose process has ended: far less than the lease, which the bench never ends. */
 const REPLACED_MS_MAX = 1000;
+/** Within this a leader without a lease closes its clients once a member is silent. */
+const STANDS_DOWN_MS_MAX = 1500;
 
 /** What is different in a test. */
 interface Setting {
@@ -46,6 +51,10 @@ interface Setting {
   readonly refusal?: Refusal;
   /** Listed as such in etcd; true where absent. */
   readonly isInSync?: boolean;
+  /** The cluster that the directory belongs to, '' for none; that in etcd where absent. */
+  readonly clusterId?: string;
+  /** 2 where absent. */
+  readonly minInSync?: number;
   /** What the leader does about the node's position. */
   readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
 }
@@ -61,6 +70,8 @@ class Bench {
   /** Of the node's log, each time it has told its position. */
   readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
+  /** How often its clients were closed. */
+  stoodDown = 0;
   dials = 0;
   /** What was opened last. */
   storage: Storage | undefined = undefined;
@@ -76,6 +87,7 @@ class Bench {
   /** A log of three records of epoch 1, in a cluster whose last leader, of epoch 2, is a. */
   async start(): Promise<ClusterNode> {
     const { isSuspect = false, committed, hasLeader = true, isInSync = true } = this.#setting;
+    const { clusterId = 'id' } = this.#setting;
     const storage = await this.#open(0, () => undefined);
     for (let i = 0; i < RECORDS; i++) {
       appendEpochBegun(storage.log);
@@ -84,12 +96,10 @@ class Bench {
     storage.log.advance(RECORDS);
     await storage.close();
     if (committed !== undefined) writeCommitted(this.folder, committed);
-    writeMembership(this.folder, {
-      clusterId: 'id',
-      epoch: 2,
-      starts: [{ epoch: 1, start: 0 }],
-      isSuspect,
-    });
+    if (clusterId !== '') {
+      const starts = [{ epoch: 1, start: 0 }];
+      writeMembership(this.folder, { clusterId, epoch: 2, starts, isSuspect });
+    }
     this.leader = await this.#openLeader();
     const own = { node: 'b', incarnation: this.directory.incarnation };
     const inSync = [{ node: 'a', incarnation: 'a1' }, ...(isInSync ? [own] : [])];
@@ -108,8 +118,8 @@ class Bench {
       cluster: 'c',
       nodeId: 'b',
       replicas: 2,
-      minInSync: 2,
-      leaseSeconds: 3,
+      minInSync: this.#setting.minInSync ?? 2,
+      leaseSeconds: LEASE_SECONDS,
       lagSeconds: 10,
       peer: '127.0.0.1:0',
       advertise: '127.0.0.1',
@@ -125,7 +135,9 @@ class Bench {
       onServe: () => {
         this.served++;
       },
-      onStandDown: () => undefined,
+      onStandDown: () => {
+        this.stoodDown++;
+      },
       onChange: () => undefined,
       onTunnel: (socket) => socket.destroy(),
       onHttp: (socket) => socket.destroy(),
@@ -147,6 +159,13 @@ class Bench {
   async killLeader(): Promise<void> {
     await this.endLeader();
     this.coordinator.put({ leader: undefined, gone: 'a' });
+  }
+
+  /** Dials the node, which leads, as a of this incarnation does. */
+  dial(identity: Partial<PeerIdentity> = {}): Promise<LinkToLeader> {
+    const { peer } = this.coordinator.registered.at(-1)!;
+    const own = { cluster: 'c', clusterId: 'id', node: 'a', incarnation: 'a1', epoch: 3 };
+    return dialReplica({ address: peer, secret: SECRET, identity: { ...own, ...identity } });
   }
 
   async end(): Promise<void> {
@@ -267,6 +286,31 @@ function retainedBatch(offset: number, topic: string): Buffer {
   message.writeRecord({ offset, buffer: payload, start: RECORD_LENGTH_BYTES, end: payload.length });
   const header = { flags: BatchFlag.State, epoch: 2, baseOffset: offset, lastOffset: offset };
   return encodeBatch(undefined, { ...header, timestampMs: 1, recordCount: 1 }, payload);
+}
+
+/** Member a of the node, which leads in epoch 3: it has on disk what it is sent, and answers until it is silent. */
+class Member {
+  readonly link: LinkToLeader;
+  isSilent = false;
+  #end = 0;
+
+  constructor(made: Bench, link: LinkToLeader) {
+    this.link = link;
+    link.start({
+      onDrain: () => undefined,
+      onClose: () => undefined,
+      onFrame: (frame) => {
+        if (frame.type === 'resume') this.#end = frame.cut;
+        // One append has all of the log: nobody writes to it.
+        if (frame.type === 'append') this.#end = made.storage!.log.endOffset;
+        const sequence = frame.type === 'heartbeat' ? frame.sequence : 0;
+        if (this.isSilent) return;
+        link.send({ type: 'ack', epoch: 3, durableEnd: this.#end, applied: 0, sequence });
+      },
+    });
+    const history = [{ epoch: 1, start: 0 }];
+    link.send({ type: 'position', epoch: 3, logStart: 0, logEnd: RECORDS, committed: 0, history });
+  }
 }
 
 async function bench(context: TestContext, setting: Setting): Promise<Bench> {
@@ -660,4 +704,24 @@ test('a node that has seen a later epoch than that of the leader follows nobody,
   made.coordinator.put({ gone: 'b', leader: { node: 'a', epoch: 2, nonce: 'n' } });
   await made.begin();
   await until(() => made.said(/a leads in epoch 2, and this node has seen epoch 3/), 'the warning');
+});
+
+test('a leader without a lease goes on while its member answers, and once that is silent it says why, stands down and closes its clients', async (context) => {
+  const made = await bench(context, { hasLeader: false });
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  made.coordinator.isAway = true;
+  await new Promise((resolve) => setTimeout(resolve, 1000 * LEASE_SECONDS + QUIET_MS));
+  assert.equal(made.said(/stands down/), false, 'all in sync answer');
+  assert.equal(made.stoodDown, 0);
+  member.isSilent = true;
+  const silentMs = performance.now();
+  await until(() => made.stoodDown === 1, 'the clients to be closed');
+  const ms = performance.now() - silentMs;
+  assert.ok(ms < STANDS_DOWN_MS_MAX, `${ms} ms`);
+  assert.ok(made.said(/stands down as the leader: the lease was not renewed in time, and not all in sync/));
+  assert.equal(made.node!.role, 'waiting');
+  member.link.destroy(undefined);
 });
