@@ -1,6 +1,6 @@
 // One node, with its real log and its real wire, beside a leader and an etcd that do as they are told.
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, rmdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { MemberKey } from '../../src/cluster/coordinator.js';
@@ -11,10 +11,18 @@ import type { GomqError } from '../../src/core/errors.js';
 import { encodeBatch } from '../../src/log/batch-codec.js';
 import { BatchFlag, RECORD_LENGTH_BYTES } from '../../src/log/batch-format.js';
 import { openDataDirectory } from '../../src/log/data-directory.js';
+import { nodeDisk } from '../../src/log/disk.js';
 import type { EpochStart } from '../../src/log/epoch-history.js';
+import { fileName } from '../../src/log/file-names.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
-import type { FrameToLeader, FrameToMember, Refusal } from '../../src/replication/frames.js';
+import { SnapshotWriter } from '../../src/log/snapshot-file.js';
+import type {
+  FrameToLeader,
+  FrameToMember,
+  Refusal,
+  SnapshotBeginFrame,
+} from '../../src/replication/frames.js';
 import type { PeerIdentity } from '../../src/replication/handshake.js';
 import { dialReplica } from '../../src/replication/peer-dialer.js';
 import type { LinkToLeader, LinkToMember } from '../../src/replication/peer-link.js';
@@ -223,10 +231,11 @@ class Bench {
   }
 }
 
-const SNAPSHOT_BEGINS: FrameToMember = {
+const SNAPSHOT_END = 10;
+const SNAPSHOT_BEGINS: SnapshotBeginFrame = {
   type: 'snapshotBegin',
   epoch: 2,
-  endOffset: 10,
+  endOffset: SNAPSHOT_END,
   bytes: 3,
   history: [{ epoch: 2, start: 0 }],
 };
@@ -250,7 +259,7 @@ function memberKey(node: string, incarnation: string, peer: string): MemberKey {
 /** Says that the log of the leader is the node's up to its end, and how far it is committed. */
 function resume(
   highWatermark: number,
-  starts = [{ epoch: 1, start: 0 }],
+  starts: readonly EpochStart[] = [{ epoch: 1, start: 0 }],
 ): NonNullable<Setting['onPosition']> {
   return (link, logEnd) => {
     const frame: FrameToMember = {
@@ -642,6 +651,32 @@ test('a node that is in sync gives nothing up for a snapshot, until it sees that
     },
   });
   await until(isComing, 'the node to take it');
+});
+
+test('a node that begins with a snapshot is another one than before, and says so', async (context) => {
+  const folder = temporaryFolder();
+  new SnapshotWriter(nodeDisk, folder, SNAPSHOT_END, undefined).commit(1);
+  const bytes = readFileSync(join(folder, fileName(SNAPSHOT_END, 'snapshot')));
+  const made = await bench(context, {
+    isInSync: false,
+    onPosition: (link, logEnd, times) => {
+      if (times > 1) {
+        resume(SNAPSHOT_END, SNAPSHOT_BEGINS.history)(link, logEnd, times);
+        return;
+      }
+      link.send({ ...SNAPSHOT_BEGINS, bytes: bytes.length });
+      link.send({ type: 'snapshotChunk', epoch: 2, bytes });
+      link.send({ type: 'snapshotEnd', epoch: 2 });
+    },
+  });
+  const before = made.directory.incarnation;
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  assert.ok(made.said(/begins with a snapshot of the leader/));
+  assert.equal(made.storage!.log.endOffset, SNAPSHOT_END);
+  const { incarnation } = made.directory;
+  assert.notEqual(incarnation, before);
+  // What was promised by the one before must not be believed of this one (R2).
+  assert.equal(made.coordinator.registered.at(-1)?.incarnation, incarnation);
 });
 
 test('a node that is elected while it stops leads nothing, and stops', async (context) => {
