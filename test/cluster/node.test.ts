@@ -760,3 +760,34 @@ test('a leader without a lease goes on while its member answers, and once that i
   assert.equal(made.node!.role, 'waiting');
   member.link.destroy(undefined);
 });
+
+test('the log of a broker that stood alone does not join a cluster that has its own, and stays as it is', async (context) => {
+  const made = await bench(context, { isInSync: false, clusterId: '', onPosition: resume(RECORDS) });
+  await until(() => made.failures.length > 0, 'the node to give up');
+  const { code, message } = made.failures[0] as GomqError;
+  assert.equal(code, 'CLUSTER_MISMATCH');
+  assert.match(message, /has the messages of a broker that stood alone, and cluster 'c' has its own/);
+  assert.equal(readMembership(made.folder), undefined);
+  await assertUntouched(made);
+});
+
+test('the directory of another cluster does not join, and stays as it is', async (context) => {
+  const made = await bench(context, { clusterId: 'another', onPosition: resume(RECORDS) });
+  await until(() => made.failures.length > 0, 'the node to give up');
+  const { code, message } = made.failures[0] as GomqError;
+  assert.equal(code, 'CLUSTER_MISMATCH');
+  assert.match(message, /this directory belongs to cluster another, and 'c' in etcd is cluster id/);
+  assert.equal(readMembership(made.folder)?.clusterId, 'another');
+  await assertUntouched(made);
+});
+
+/** The node neither dials nor campaigns, and has what it had. */
+async function assertUntouched(made: Bench): Promise<void> {
+  const { incarnation } = made.directory;
+  await made.killLeader();
+  await quiet();
+  assert.equal(made.dials, 0);
+  assert.deepEqual(made.coordinator.transactions, []);
+  assert.equal(made.storage!.log.endOffset, RECORDS);
+  assert.equal(made.directory.incarnation, incarnation);
+}
