@@ -791,3 +791,37 @@ async function assertUntouched(made: Bench): Promise<void> {
   assert.equal(made.storage!.log.endOffset, RECORDS);
   assert.equal(made.directory.incarnation, incarnation);
 }
+
+test('a leader that nobody follows stays in sync when it stands down: it may be the last that has everything', async (context) => {
+  const made = new Bench({ hasLeader: false, minInSync: 1 });
+  context.after(() => made.end());
+  // Its key is there, and it does not answer.
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  const node = await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  await node.stop();
+  const { leader, state } = made.coordinator.transactions.at(-1)!;
+  assert.equal(leader, 'delete');
+  assert.equal(state?.leader, '');
+  assert.deepEqual(
+    state?.inSync.map((one) => one.node),
+    ['a', 'b'],
+  );
+});
+
+test('a leader that is followed leaves the in-sync set when it stands down: nobody waits for it', async (context) => {
+  const made = new Bench({ hasLeader: false, minInSync: 1 });
+  context.after(() => made.end());
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  const node = await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  // It looks several times a second who answers.
+  await quiet();
+  await node.stop();
+  const { leader, state } = made.coordinator.transactions.at(-1)!;
+  assert.equal(leader, 'delete');
+  assert.deepEqual(state?.inSync, [{ node: 'a', incarnation: 'a1' }]);
+  member.link.destroy(undefined);
+});
