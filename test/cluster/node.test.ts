@@ -21,6 +21,7 @@ import type {
   FrameToLeader,
   FrameToMember,
   Refusal,
+  RefusalCode,
   SnapshotBeginFrame,
 } from '../../src/replication/frames.js';
 import type { PeerIdentity } from '../../src/replication/handshake.js';
@@ -824,4 +825,29 @@ test('a leader that is followed leaves the in-sync set when it stands down: nobo
   assert.equal(leader, 'delete');
   assert.deepEqual(state?.inSync, [{ node: 'a', incarnation: 'a1' }]);
   member.link.destroy(undefined);
+});
+
+test('a leader lets in whom etcd knows by this incarnation, and in its epoch', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const refused = (identity: Partial<PeerIdentity>, refusal: RefusalCode, message: RegExp) =>
+    assert.rejects(made.dial(identity), { code: 'PEER_REFUSED', refusal, message });
+  await refused({ epoch: 2 }, 'epoch', /epoch 2 of a, and this is epoch 3/);
+  await refused({ epoch: 4 }, 'epoch', /epoch 4 of a, and this is epoch 3/);
+  await refused({ incarnation: 'a0' }, 'incarnation', /the cluster does not know this directory of a/);
+  await refused({ node: 'x' }, 'incarnation', /the cluster does not know this directory of x/);
+  // Nobody of those was taken for the member that is in sync.
+  assert.equal(made.served, 0);
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  member.link.destroy(undefined);
+});
+
+test('a node that does not lead lets nobody in, and says so', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  await assert.rejects(made.dial({ epoch: 2 }), { code: 'PEER_REFUSED', refusal: 'not-leader' });
 });
