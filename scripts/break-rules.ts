@@ -100,18 +100,14 @@ const BREAKS: readonly Break[] = [
     'if (confirmed.length <= minInSync) return undefined;',
     'if (confirmed.length <= 1) return undefined;',
   ]),
-  {
-    rule: 'R5',
-    what: 'the in-sync set shrinks below minInSync, in an election, and commits go on',
-    patches: [
-      { file: ELECTION, from: 'Math.max(0, inSync.length - minInSync)', to: 'inSync.length + 0 * minInSync' },
-      {
-        file: COMMIT_RULE,
-        from: 'if (smaller < minInSync) return 0;',
-        to: 'if (smaller < 0 * minInSync) return 0;',
-      },
-    ],
-  },
+  one('R5', 'the in-sync set shrinks below minInSync, in an election', ELECTION, [
+    'Math.max(0, inSync.length - minInSync)',
+    'inSync.length + 0 * minInSync',
+  ]),
+  one('R5', 'fewer than minInSync are enough to commit', COMMIT_RULE, [
+    'if (smaller < minInSync) return 0;',
+    'if (smaller < 0 * minInSync) return 0;',
+  ]),
   one('R6', 'a member is in sync as soon as it is there', LEADER, [
     'return keptOffset >= this.#highWatermark && keptOffset >= this.#options.epochStart;',
     'return keptOffset >= 0;',

@@ -20,6 +20,8 @@ export class ManualCoordinator implements Coordinator {
   #events: CoordinatorEvents | undefined = undefined;
   /** Transactions wait for `release`. */
   isHolding = false;
+  /** It cannot be reached: no lease is renewed, and no transaction is answered. */
+  isAway = false;
   readonly #held: (() => void)[] = [];
   /** What was asked for. */
   readonly transactions: Transaction[] = [];
@@ -69,7 +71,9 @@ export class ManualCoordinator implements Coordinator {
 
   start(events: CoordinatorEvents): void {
     this.#events = events;
-    const lease = (): void => events.onLease(this.#clock.monotonicMs());
+    const lease = (): void => {
+      if (!this.isAway) events.onLease(this.#clock.monotonicMs());
+    };
     lease();
     setInterval(lease, 200).unref();
     this.#tell();
@@ -84,6 +88,7 @@ export class ManualCoordinator implements Coordinator {
     this.transactions.push(transaction);
     return new Promise((resolve) => {
       const work = (): void => resolve(this.#carryOut(transaction));
+      if (this.isAway) return;
       if (this.isHolding) this.#held.push(work);
       else setImmediate(work);
     });

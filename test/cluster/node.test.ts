@@ -14,8 +14,10 @@ import { openDataDirectory } from '../../src/log/data-directory.js';
 import type { EpochStart } from '../../src/log/epoch-history.js';
 import { incomingName } from '../../src/log/install-snapshot.js';
 import { readMembership, writeCommitted, writeMembership } from '../../src/log/membership.js';
-import type { FrameToLeader, FrameToMember, Refusal } from '../../src/replication/frames.js';
-import type { LinkToMember } from '../../src/replication/peer-link.js';
+import type { FrameToLeader, FrameToMember, Refusal, RefusalCode } from '../../src/replication/frames.js';
+import type { PeerIdentity } from '../../src/replication/handshake.js';
+import { dialReplica } from '../../src/replication/peer-dialer.js';
+import type { LinkToLeader, LinkToMember } from '../../src/replication/peer-link.js';
 import { openPeerListener, type PeerListener } from '../../src/replication/peer-listener.js';
 import { Message, publishRecordBytes } from '../../src/session/message.js';
 import { State } from '../../src/state/state.js';
@@ -28,11 +30,16 @@ import { ManualCoordinator } from './manual-coordinator.js';
 
 const SECRET = 'sixteen characters';
 const RECORDS = 3;
+const LEASE_SECONDS = 3;
 const WAIT_MS_MAX = 10_000;
 /** How long nobody has to lead before one is forced to. */
 const FORCE_AFTER_MS = 3300;
 /** Long enough for a node to campaign many times over. */
 const QUIET_MS = 700;
+/** Within this a leader is replaced whose process has ended: far less than the lease, which the bench never ends. */
+const REPLACED_MS_MAX = 1000;
+/** Within this a leader without a lease closes its clients once a member is silent. */
+const STANDS_DOWN_MS_MAX = 1500;
 
 /** What is different in a test. */
 interface Setting {
@@ -45,6 +52,10 @@ interface Setting {
   readonly refusal?: Refusal;
   /** Listed as such in etcd; true where absent. */
   readonly isInSync?: boolean;
+  /** The cluster that the directory belongs to, '' for none; that in etcd where absent. */
+  readonly clusterId?: string;
+  /** 2 where absent. */
+  readonly minInSync?: number;
   /** What the leader does about the node's position. */
   readonly onPosition?: (link: LinkToMember, logEnd: number, times: number) => void;
   /** Before the log is opened. */
@@ -62,6 +73,8 @@ class Bench {
   /** Of the node's log, each time it has told its position. */
   readonly histories: (readonly EpochStart[])[] = [];
   served = 0;
+  /** How often its clients were closed. */
+  stoodDown = 0;
   dials = 0;
   #opened = 0;
   /** What was opened last. */
@@ -78,6 +91,7 @@ class Bench {
   /** A log of three records of epoch 1, in a cluster whose last leader, of epoch 2, is a. */
   async start(): Promise<ClusterNode> {
     const { isSuspect = false, committed, hasLeader = true, isInSync = true } = this.#setting;
+    const { clusterId = 'id' } = this.#setting;
     const storage = await this.#open(0, () => undefined);
     for (let i = 0; i < RECORDS; i++) {
       appendEpochBegun(storage.log);
@@ -86,12 +100,10 @@ class Bench {
     storage.log.advance(RECORDS);
     await storage.close();
     if (committed !== undefined) writeCommitted(this.folder, committed);
-    writeMembership(this.folder, {
-      clusterId: 'id',
-      epoch: 2,
-      starts: [{ epoch: 1, start: 0 }],
-      isSuspect,
-    });
+    if (clusterId !== '') {
+      const starts = [{ epoch: 1, start: 0 }];
+      writeMembership(this.folder, { clusterId, epoch: 2, starts, isSuspect });
+    }
     this.leader = await this.#openLeader();
     const own = { node: 'b', incarnation: this.directory.incarnation };
     const inSync = [{ node: 'a', incarnation: 'a1' }, ...(isInSync ? [own] : [])];
@@ -110,8 +122,8 @@ class Bench {
       cluster: 'c',
       nodeId: 'b',
       replicas: 2,
-      minInSync: 2,
-      leaseSeconds: 3,
+      minInSync: this.#setting.minInSync ?? 2,
+      leaseSeconds: LEASE_SECONDS,
       lagSeconds: 10,
       peer: '127.0.0.1:0',
       advertise: '127.0.0.1',
@@ -127,7 +139,9 @@ class Bench {
       onServe: () => {
         this.served++;
       },
-      onStandDown: () => undefined,
+      onStandDown: () => {
+        this.stoodDown++;
+      },
       onChange: () => undefined,
       onTunnel: (socket) => socket.destroy(),
       onHttp: (socket) => socket.destroy(),
@@ -139,11 +153,23 @@ class Bench {
     return this.node;
   }
 
-  /** As when its process is killed: its key goes, its links break, nobody listens. */
-  async killLeader(): Promise<void> {
+  /** Its links break and nobody listens, as when its process was killed just now: its keys stay until their lease is over. */
+  async endLeader(): Promise<void> {
     for (const link of this.links) link.destroy(undefined);
     await this.leader?.close();
+  }
+
+  /** As when its process was killed, and its lease is over. */
+  async killLeader(): Promise<void> {
+    await this.endLeader();
     this.coordinator.put({ leader: undefined, gone: 'a' });
+  }
+
+  /** Dials the node, which leads, as a of this incarnation does. */
+  dial(identity: Partial<PeerIdentity> = {}): Promise<LinkToLeader> {
+    const { peer } = this.coordinator.registered.at(-1)!;
+    const own = { cluster: 'c', clusterId: 'id', node: 'a', incarnation: 'a1', epoch: 3 };
+    return dialReplica({ address: peer, secret: SECRET, identity: { ...own, ...identity } });
   }
 
   async end(): Promise<void> {
@@ -203,10 +229,11 @@ class Bench {
   }
 }
 
+const SNAPSHOT_END = 10;
 const SNAPSHOT_BEGINS = {
   type: 'snapshotBegin',
   epoch: 2,
-  endOffset: 10,
+  endOffset: SNAPSHOT_END,
   bytes: 3,
   history: [{ epoch: 2, start: 0 }],
 } as const;
@@ -237,7 +264,7 @@ function memberKey(node: string, incarnation: string, peer: string): MemberKey {
 /** Says that the log of the leader is the node's up to its end, and how far it is committed. */
 function resume(
   highWatermark: number,
-  starts = [{ epoch: 1, start: 0 }],
+  starts: readonly EpochStart[] = [{ epoch: 1, start: 0 }],
 ): NonNullable<Setting['onPosition']> {
   return (link, logEnd) => {
     const frame: FrameToMember = {
@@ -280,6 +307,31 @@ function incoming({ folder }: Bench): string[] {
   return readdirSync(folder).filter((name) => name.startsWith('incoming-'));
 }
 
+/** Member a of the node, which leads in epoch 3: it has on disk what it is sent, and answers until it is silent. */
+class Member {
+  readonly link: LinkToLeader;
+  isSilent = false;
+  #end = 0;
+
+  constructor(made: Bench, link: LinkToLeader) {
+    this.link = link;
+    link.start({
+      onDrain: () => undefined,
+      onClose: () => undefined,
+      onFrame: (frame) => {
+        if (frame.type === 'resume') this.#end = frame.cut;
+        // One append has all of the log: nobody writes to it.
+        if (frame.type === 'append') this.#end = made.storage!.log.endOffset;
+        const sequence = frame.type === 'heartbeat' ? frame.sequence : 0;
+        if (this.isSilent) return;
+        link.send({ type: 'ack', epoch: 3, durableEnd: this.#end, applied: 0, sequence, isFull: false });
+      },
+    });
+    const history = [{ epoch: 1, start: 0 }];
+    link.send({ type: 'position', epoch: 3, logStart: 0, logEnd: RECORDS, committed: 0, history });
+  }
+}
+
 async function bench(context: TestContext, setting: Setting): Promise<Bench> {
   const made = new Bench(setting);
   context.after(() => made.end());
@@ -316,6 +368,36 @@ test('a suspect node that has what was committed is trusted, and elected', async
   await made.killLeader();
   await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
   assert.equal(made.coordinator.campaigns[0], 'b in epoch 3');
+});
+
+test('a leader whose process has ended is replaced at once, although its key is still there', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  await made.endLeader();
+  const endedMs = performance.now();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+  const ms = performance.now() - endedMs;
+  assert.ok(ms < REPLACED_MS_MAX, `${ms} ms`);
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  assert.equal(made.coordinator.transactions[0]?.state?.epoch, 3);
+});
+
+test('a leader whose process has ended before a node could follow it is replaced at once, too', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ leader: { node: 'a', epoch: 2, nonce: 'n' } });
+  made.coordinator.put({ member: memberKey('a', 'a1', '127.0.0.1:1') });
+  await made.start();
+  await until(() => made.coordinator.campaigns.length > 0, 'the node to campaign');
+});
+
+test('a leader whose process is there is not replaced because its link breaks', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  made.links[0]!.destroy(undefined);
+  await until(() => made.links.length > 1, 'the node to dial again');
+  await quiet();
+  assert.deepEqual(made.coordinator.campaigns, []);
 });
 
 test('a log that ends before what was committed is not led with', async (context) => {
@@ -536,7 +618,7 @@ test('a node gives what it has for a snapshot that is whole, under another incar
     isInSync: false,
     onPosition: (link, logEnd, times) => {
       positions.push(logEnd);
-      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      if (times === 1) sendSnapshot(link, emptySnapshot(SNAPSHOT_END));
       else resume(10)(link, logEnd, times);
     },
   });
@@ -545,12 +627,15 @@ test('a node gives what it has for a snapshot that is whole, under another incar
   await made.start();
   await until(() => made.said(/follows the leader/), 'the node to follow');
   assert.deepEqual(positions, [RECORDS, 10]);
-  assert.notEqual(made.directory.incarnation, before);
+  const { incarnation } = made.directory;
+  assert.notEqual(incarnation, before);
+  // What was promised by the one before must not be believed of this one (R2).
+  assert.equal(made.coordinator.registered.at(-1)?.incarnation, incarnation);
 });
 
 test('a snapshot that is damaged costs the link, and nothing that the node has', async (context) => {
   const positions: number[] = [];
-  const rotten = emptySnapshot(10);
+  const rotten = emptySnapshot(SNAPSHOT_END);
   rotten[rotten.length - 1]! ^= 1;
   const made = new Bench({
     isInSync: false,
@@ -583,7 +668,7 @@ test('a log that is found to be damaged when it begins with a snapshot is put as
     },
     onPosition: (link, logEnd, times) => {
       positions.push(logEnd);
-      if (times === 1) sendSnapshot(link, emptySnapshot(10));
+      if (times === 1) sendSnapshot(link, emptySnapshot(SNAPSHOT_END));
       else resume(0)(link, logEnd, times);
     },
   });
@@ -755,4 +840,114 @@ test('a node that has seen a later epoch than that of the leader follows nobody,
   made.coordinator.put({ gone: 'b', leader: { node: 'a', epoch: 2, nonce: 'n' } });
   await made.begin();
   await until(() => made.said(/a leads in epoch 2, and this node has seen epoch 3/), 'the warning');
+});
+
+test('a leader without a lease goes on while its member answers, and once that is silent it says why, stands down and closes its clients', async (context) => {
+  const made = await bench(context, { hasLeader: false });
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  made.coordinator.isAway = true;
+  await new Promise((resolve) => setTimeout(resolve, 1000 * LEASE_SECONDS + QUIET_MS));
+  assert.equal(made.said(/stands down/), false, 'all in sync answer');
+  assert.equal(made.stoodDown, 0);
+  member.isSilent = true;
+  const silentMs = performance.now();
+  await until(() => made.stoodDown === 1, 'the clients to be closed');
+  const ms = performance.now() - silentMs;
+  assert.ok(ms < STANDS_DOWN_MS_MAX, `${ms} ms`);
+  assert.ok(made.said(/stands down as the leader: the lease was not renewed in time, and not all in sync/));
+  assert.equal(made.node!.role, 'waiting');
+  member.link.destroy(undefined);
+});
+
+test('the log of a broker that stood alone does not join a cluster that has its own, and stays as it is', async (context) => {
+  const made = await bench(context, { isInSync: false, clusterId: '', onPosition: resume(RECORDS) });
+  await until(() => made.failures.length > 0, 'the node to give up');
+  const { code, message } = made.failures[0] as GomqError;
+  assert.equal(code, 'CLUSTER_MISMATCH');
+  assert.match(message, /has the messages of a broker that stood alone, and cluster 'c' has its own/);
+  assert.equal(readMembership(made.folder), undefined);
+  await assertUntouched(made);
+});
+
+test('the directory of another cluster does not join, and stays as it is', async (context) => {
+  const made = await bench(context, { clusterId: 'another', onPosition: resume(RECORDS) });
+  await until(() => made.failures.length > 0, 'the node to give up');
+  const { code, message } = made.failures[0] as GomqError;
+  assert.equal(code, 'CLUSTER_MISMATCH');
+  assert.match(message, /this directory belongs to cluster another, and 'c' in etcd is cluster id/);
+  assert.equal(readMembership(made.folder)?.clusterId, 'another');
+  await assertUntouched(made);
+});
+
+/** The node neither dials nor campaigns, and has what it had. */
+async function assertUntouched(made: Bench): Promise<void> {
+  const { incarnation } = made.directory;
+  await made.killLeader();
+  await quiet();
+  assert.equal(made.dials, 0);
+  assert.deepEqual(made.coordinator.transactions, []);
+  assert.equal(made.storage!.log.endOffset, RECORDS);
+  assert.equal(made.directory.incarnation, incarnation);
+}
+
+test('a leader that nobody follows stays in sync when it stands down: it may be the last that has everything', async (context) => {
+  const made = new Bench({ hasLeader: false, minInSync: 1 });
+  context.after(() => made.end());
+  // Its key is there, and it does not answer.
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  const node = await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  await node.stop();
+  const { leader, state } = made.coordinator.transactions.at(-1)!;
+  assert.equal(leader, 'delete');
+  assert.equal(state?.leader, '');
+  assert.deepEqual(
+    state?.inSync.map((one) => one.node),
+    ['a', 'b'],
+  );
+});
+
+test('a leader that is followed leaves the in-sync set when it stands down: nobody waits for it', async (context) => {
+  const made = new Bench({ hasLeader: false, minInSync: 1 });
+  context.after(() => made.end());
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  const node = await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  // It looks several times a second who answers.
+  await quiet();
+  await node.stop();
+  const { leader, state } = made.coordinator.transactions.at(-1)!;
+  assert.equal(leader, 'delete');
+  assert.deepEqual(state?.inSync, [{ node: 'a', incarnation: 'a1' }]);
+  member.link.destroy(undefined);
+});
+
+test('a leader lets in whom etcd knows by this incarnation, and in its epoch', async (context) => {
+  const made = new Bench({ hasLeader: false });
+  context.after(() => made.end());
+  made.coordinator.put({ member: memberKey('a', 'a1', '') });
+  await made.start();
+  await until(() => made.said(/leads the cluster/), 'the node to lead');
+  const refused = (identity: Partial<PeerIdentity>, refusal: RefusalCode, message: RegExp) =>
+    assert.rejects(made.dial(identity), { code: 'PEER_REFUSED', refusal, message });
+  await refused({ epoch: 2 }, 'epoch', /epoch 2 of a, and this is epoch 3/);
+  await refused({ epoch: 4 }, 'epoch', /epoch 4 of a, and this is epoch 3/);
+  await refused({ incarnation: 'a0' }, 'incarnation', /the cluster does not know this directory of a/);
+  await refused({ node: 'x' }, 'incarnation', /the cluster does not know this directory of x/);
+  // Nobody of those was taken for the member that is in sync.
+  assert.equal(made.served, 0);
+  const member = new Member(made, await made.dial());
+  await until(() => made.served === 1, 'the node to serve');
+  member.link.destroy(undefined);
+});
+
+test('a node that does not lead lets nobody in, and says so', async (context) => {
+  const made = await bench(context, { onPosition: resume(RECORDS) });
+  await until(() => made.said(/follows the leader/), 'the node to follow');
+  await assert.rejects(made.dial({ epoch: 2 }), { code: 'PEER_REFUSED', refusal: 'not-leader' });
 });

@@ -50,7 +50,7 @@ export class Checker {
 
   // ---- epochs -----------------------------------------------------------------------------------------------------------------------
 
-  /** 1: in etcd. Who changes the state, knows it, and the key of the leader (R1). */
+  /** 1 and 5: in etcd. Who changes the state, knows it, and the key of the leader (R1). */
   onTransaction({ state: there, leader }: ClusterView, transaction: Transaction): void {
     const { stateRevision, leaderRevision, state } = transaction;
     const revisions = [there?.revision ?? 0, leader?.revision ?? 0];
@@ -67,9 +67,20 @@ export class Checker {
         () => `cluster ${before.clusterId} becomes ${state.clusterId}`,
       );
       check(state.epoch >= before.epoch, () => `etcd goes from epoch ${before.epoch} back to ${state.epoch}`);
+      this.#checkSize(before, state);
     }
     this.isStateForeign = false;
     this.checkMaximal(state);
+  }
+
+  /** 5: enough may be elected, or as many as before: a cluster begins with one. */
+  #checkSize({ inSync: before }: ClusterState, { inSync, epoch }: ClusterState): void {
+    const sizeMin = Math.min(this.#minInSync, before.length);
+    check(
+      inSync.length >= sizeMin,
+      () =>
+        `in epoch ${epoch} ${inSync.length} are in sync, where ${before.length} were: ${sizeMin} have to be`,
+    );
   }
 
   /** 1: on disks. */

@@ -23,6 +23,8 @@ export interface SeedOptions {
   readonly keepsNotes?: boolean;
   /** Only these, where it is given. */
   readonly faults?: readonly FaultKind[] | undefined;
+  /** Does something to the cluster before it runs. */
+  readonly prepare?: (cluster: Cluster) => void;
 }
 
 export interface SeedResult {
@@ -260,8 +262,9 @@ export class Cluster {
 }
 
 /** Runs one seed. @throws {Violation} and whatever the cores throw */
-function runWorld({ faults: only }: SeedOptions, world: World): SeedResult {
+function runWorld({ faults: only, prepare }: SeedOptions, world: World): SeedResult {
   const cluster = new Cluster(world);
+  prepare?.(cluster);
   const faults = new Faults(cluster, only);
   try {
     cluster.run(faults);
