@@ -26,6 +26,8 @@ const APPLY = 'src/state/apply.ts';
 const DISK_LOG = 'src/log/disk-log.ts';
 const SEGMENT_WRITER = 'src/log/segment-writer.ts';
 const CUT_TESTS = ['test/log/crash.test.ts', 'test/log/cluster-log.test.ts'];
+const NODE_TEST = ['test/cluster/node.test.ts'];
+const ELECTION_TEST = ['test/cluster/election.test.ts'];
 const REPLICAS_TEST = ['test/state/replicas.test.ts'];
 /** The driver of the simulation, which does what src/cluster/node.ts does. */
 const DRIVER = 'test/simulation/node.ts';
@@ -76,6 +78,18 @@ const BREAKS: readonly Break[] = [
       },
     ],
   },
+  {
+    rule: 'R2',
+    what: 'a node that begins with a snapshot is still the one that it was, in the product',
+    patches: [
+      {
+        file: 'src/cluster/local-log.ts',
+        from: '    directory.renewIncarnation();\n    beginAnew(',
+        to: '    beginAnew(',
+      },
+    ],
+    tests: NODE_TEST,
+  },
   one('R3', 'a member follows before its epoch is on disk', ELECTION, [
     'this.#persist(this.#standing.clusterId, epoch);\n      return;',
     'this.#standing = { ...this.#standing, epoch };',
@@ -96,6 +110,18 @@ const BREAKS: readonly Break[] = [
     'const nameOf = ({ node, incarnation }: Node)',
     "const nameOf = ({ node, none: incarnation = '' }: Node & { none?: string })",
   ]),
+  {
+    rule: 'R4',
+    what: 'a change that etcd refuses does not count any more, before a view shows that it is not in force',
+    patches: [
+      {
+        file: ELECTION,
+        from: "if (pending.kind === 'in-sync' && this.#role.kind === 'leading') this.#isUndecided = true;",
+        to: "if (pending.kind === 'in-sync' && this.#role.kind === 'leading') this.#effects.push({ kind: 'abandoned' });",
+      },
+    ],
+    tests: ELECTION_TEST,
+  },
   one('R5', 'the in-sync set shrinks below minInSync, in a leadership', LEADER, [
     'if (confirmed.length <= minInSync) return undefined;',
     'if (confirmed.length <= 1) return undefined;',
@@ -201,7 +227,7 @@ const BREAKS: readonly Break[] = [
         to: 'starts.slice()',
       },
     ],
-    tests: ['test/cluster/node.test.ts'],
+    tests: NODE_TEST,
   },
   one('R7', 'a leader serves before its barrier is committed', DRIVER, [
     'if (!isServed && highWatermark > barrier.offset)',
@@ -215,6 +241,26 @@ const BREAKS: readonly Break[] = [
     'if (key === undefined || key.value.node !== leader) return;',
     'if (key === undefined || key.value.node !== leader || leader !== null) return;',
   ]),
+  {
+    rule: 'R9',
+    what: 'a member does not see that the process of its leader is gone, in the product',
+    patches: [
+      {
+        file: 'src/cluster/follower.ts',
+        from: "if (probe === 'gone' && !this.#isOver)",
+        to: "if (probe !== 'gone' && !this.#isOver && false)",
+      },
+    ],
+    tests: NODE_TEST,
+  },
+  {
+    rule: 'R10',
+    what: 'a leader without a lease goes on, in the product',
+    patches: [
+      { file: 'src/cluster/node.ts', from: 'const FOLLOWED_MS = 500;', to: 'const FOLLOWED_MS = 1e12;' },
+    ],
+    tests: NODE_TEST,
+  },
   one('R10', 'a leader without a lease goes on', ELECTION, [
     'nowMs > this.#leaseUntilMs && !isFollowed',
     'nowMs > Number.POSITIVE_INFINITY && !isFollowed',
