@@ -648,7 +648,7 @@ test('a snapshot that is damaged costs the link, and nothing that the node has',
   const before = made.directory.incarnation;
   await made.start();
   const { storage } = made;
-  await until(() => made.links.length > 2, 'the node to dial again');
+  await until(() => positions.length > 2, 'the node to dial again');
   const lost = made.lines.filter(({ message }) => /lost the link/.test(message));
   assert.match(String(lost[0]?.fields?.why), /the leader's snapshot is damaged at position 0: payload CRC/);
   assert.deepEqual([made.storage, made.directory.incarnation], [storage, before]);
