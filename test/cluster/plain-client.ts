@@ -1,8 +1,10 @@
 // A client that does one thing after the other and waits for each: for tests that look at a cluster, not at its load.
-import type { IConnackPacket, IPublishPacket, Packet } from 'mqtt-packet';
+import type { IConnackPacket, IPubackPacket, IPublishPacket, Packet } from 'mqtt-packet';
 import { type ConnectFields, connectPacket, Link, type Version } from '../crash/link.js';
 
 const WAIT_MS_MAX = 30_000;
+/** Reason codes from here on say that it was not done. */
+const REFUSED_FROM = 0x80;
 
 export class PlainClient {
   readonly #link: Link;
@@ -75,10 +77,11 @@ export class PlainClient {
     }
   }
 
-  /** At QoS 1; resolves with whether it was acknowledged. */
+  /** At QoS 1; resolves with whether it was acknowledged: a PUBACK may also say that it was refused. */
   async publish(topic: string, payload: string | Buffer, retain = false): Promise<boolean> {
     this.send(topic, payload, retain);
-    return (await this.next('puback')) !== undefined;
+    const puback = (await this.next('puback')) as IPubackPacket | undefined;
+    return puback !== undefined && (puback.reasonCode ?? 0) < REFUSED_FROM;
   }
 
   /** Without waiting. */

@@ -5,6 +5,7 @@ import type { EtcdProcess } from '../../scripts/etcd.js';
 import { Ledger } from '../crash/ledger.js';
 import { Publisher } from '../crash/publisher.js';
 import { Random, seedOf } from '../crash/random.js';
+import { checkRetained } from '../crash/retained.js';
 import { Subscriber } from '../crash/subscriber.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { startEtcd } from './etcd-process.js';
@@ -185,6 +186,7 @@ export class ClusterRounds {
       for (const publisher of this.#publishers) publisher.halt();
       await ledger.whileRight(Promise.all(this.#publishers.map((publisher) => publisher.idle())));
       await ledger.settled(SILENCE_MS);
+      await ledger.whileRight(this.#checkRetained());
       ledger.check();
       await nodes.check();
     } catch (error) {
@@ -197,6 +199,18 @@ export class ClusterRounds {
     }
     const { acknowledged, delivered, again } = ledger.counters;
     return { acknowledged, delivered, again, gapMs: this.#gapMs };
+  }
+
+  /** What is retained has outlived all that broke, at whichever node one asks. */
+  async #checkRetained(): Promise<void> {
+    const { random, nodes } = this.#options;
+    const ledger = this.#ledger;
+    await nodes.waitForInSync(nodes.names.length);
+    const late = new Promise<never>((_resolve, reject) => {
+      const error = new Error(`waited for retained messages for ${SILENCE_MS} ms`);
+      setTimeout(reject, SILENCE_MS, error).unref();
+    });
+    await Promise.race([checkRetained(ledger, random.pick(nodes.ports())), late]);
   }
 
   get #windows(): readonly number[] {

@@ -1,5 +1,5 @@
 // A publisher as the standard asks for one: what was not acknowledged is sent again on the next connection, in the same order and with the same
-// packet ids; at QoS 2 PUBLISH until PUBREC, then PUBREL until PUBCOMP. Its session is durable, so that the broker knows what it has.
+// packet ids; at QoS 2 PUBLISH until PUBREC, then PUBREL until PUBCOMP. It is answered in the order in which it sends. Its session is durable, so that the broker knows what it has.
 import type { Packet } from 'mqtt-packet';
 import type { Ledger, Message } from './ledger.js';
 import { type Link, openLink, type Version } from './link.js';
@@ -140,6 +140,12 @@ export class Publisher {
     }
   }
 
+  /** Of those whose PUBLISH was sent on this connection, in this order. */
+  #oldestUnanswered(): number | undefined {
+    for (const [packetId, { isReceived }] of this.#flights) if (!isReceived) return packetId;
+    return undefined;
+  }
+
   #nextPacketId(): number {
     do this.#lastPacketId = (this.#lastPacketId % PACKET_IDS) + 1;
     while (this.#flights.has(this.#lastPacketId));
@@ -197,6 +203,15 @@ export class Publisher {
     const isUnknown = packet.cmd === 'pubcomp' && code === 0x92;
     if (!isExpected || (code >= 0x80 && !isUnknown)) {
       ledger.fail(`${name} got a ${packet.cmd} with reason ${code}`, message.id);
+      return;
+    }
+    // [MQTT-4.6.0-2] PUBACK, [MQTT-4.6.0-3] PUBREC: in the order of the PUBLISH packets
+    const oldest = this.#oldestUnanswered();
+    if (packet.cmd !== 'pubcomp' && packetId !== oldest) {
+      ledger.fail(
+        `${name} got a ${packet.cmd} for packet id ${packetId}, and sent ${oldest} before it`,
+        message.id,
+      );
       return;
     }
     if (packet.cmd === 'pubrec') {

@@ -2,9 +2,10 @@
 // end everything is drained and the ledger is closed. The schedule comes from a seed, and the timing from the machine.
 import { BrokerProcess } from './broker-process.js';
 import { Ledger } from './ledger.js';
-import { idOf, openLink } from './link.js';
+import { openLink } from './link.js';
 import { Publisher } from './publisher.js';
 import type { Random } from './random.js';
+import { checkRetained } from './retained.js';
 import { Subscriber } from './subscriber.js';
 import { type Fate, WillClient } from './will-client.js';
 
@@ -221,7 +222,7 @@ class Rounds {
     const ledger = this.#ledger;
     await ledger.whileRight(Promise.all(this.#returning.map((client) => client.comeBack(port, readyMs))));
     this.#returning = [];
-    await ledger.whileRight(limited(this.#checkRetained(port), 'retained messages'));
+    await ledger.whileRight(limited(checkRetained(ledger, port), 'retained messages'));
     return { port };
   }
 
@@ -348,45 +349,6 @@ class Rounds {
     const isCommitted = await answered;
     link.destroy();
     return isCommitted;
-  }
-
-  /** What is retained is what was acknowledged last, or something sent after it. Nobody publishes meanwhile. */
-  async #checkRetained(port: number): Promise<void> {
-    const ledger = this.#ledger;
-    const expected = new Map(ledger.retainedTopics().map((topic) => [topic, ledger.retainable(topic)]));
-    const missing = new Set(
-      [...expected].filter(([, values]) => !values.includes(undefined)).map(([topic]) => topic),
-    );
-    let finish: () => void = () => undefined;
-    const done = new Promise<void>((resolve) => {
-      finish = resolve;
-    });
-    const fields = { clientId: 'retained', clean: true };
-    const { link, connack } = openLink(port, 5, fields, {
-      onPacket(packet) {
-        if (packet.cmd === 'suback' && missing.size === 0) finish();
-        if (packet.cmd !== 'publish') return;
-        const { topic, retain } = packet;
-        const id = idOf(packet);
-        ledger.saw('retained', id, `retained on ${topic}`);
-        const values = expected.get(topic) ?? [];
-        const isRight = retain && values.some((message) => message !== undefined && message.id === id);
-        if (!isRight) {
-          const ids = values.map((message) => message?.id ?? 'nothing').join(' or ');
-          ledger.fail(`message ${id} is retained on ${topic}, not ${ids}`, id);
-        }
-        missing.delete(topic);
-        if (missing.size === 0) finish();
-      },
-      onClose: () => finish(),
-    });
-    await connack;
-    const subscriptions = ['r/#', 'd/#'].map((topic) => ({ topic, qos: 0 as const }));
-    link.send({ cmd: 'subscribe', messageId: 1, subscriptions });
-    await done.then(() => undefined);
-    if (missing.size > 0) ledger.fail(`nothing is retained on ${[...missing].join(', ')}`);
-    link.destroy();
-    await link.closed;
   }
 
   /** No more kills: everything comes to its end, and a planned restart changes nothing. */
