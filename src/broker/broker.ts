@@ -87,6 +87,7 @@ const TOO_FEW_MS = 10_000;
 
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
+const SWEEP_MS_MAX = 1000;
 
 export class Broker {
   readonly config: Config;
@@ -132,8 +133,9 @@ export class Broker {
   readonly #abandoned = new Set<() => void>();
   readonly #hasEnough: () => boolean;
   readonly #areOthersFull: () => boolean;
-  /** When there were enough nodes in sync last. */
-  #enoughMs: number;
+  /** For how long too few nodes have been in sync, as far as it was looked at. */
+  #tooFewMs = 0;
+  #sweptMs: number;
   readonly #message = new Message();
   readonly #commitReader: LogReader;
   readonly #sweepTimer: NodeJS.Timeout;
@@ -148,7 +150,7 @@ export class Broker {
     this.onDefect = options.onDefect;
     this.#hasEnough = options.hasEnough ?? (() => true);
     this.#areOthersFull = options.areOthersFull ?? (() => false);
-    this.#enoughMs = options.clock.monotonicMs();
+    this.#sweptMs = options.clock.monotonicMs();
     const { accessControl } = options;
     const mayRead =
       accessControl === undefined
@@ -244,7 +246,7 @@ export class Broker {
 
   /** What is to be said where for a while now too few nodes have been in sync for anything to be committed. */
   get tooFew(): string | undefined {
-    return this.clock.monotonicMs() - this.#enoughMs <= TOO_FEW_MS
+    return this.#tooFewMs <= TOO_FEW_MS
       ? undefined
       : 'too few nodes of the cluster are in sync: nothing can be acknowledged until more are';
   }
@@ -636,7 +638,9 @@ export class Broker {
 
   #sweep(): void {
     const now = this.clock.monotonicMs();
-    if (this.#hasEnough()) this.#enoughMs = now;
+    // While this process stood still nobody could be heard of: that says nothing about them.
+    this.#tooFewMs = this.#hasEnough() ? 0 : this.#tooFewMs + Math.min(now - this.#sweptMs, SWEEP_MS_MAX);
+    this.#sweptMs = now;
     if (this.tooFew !== undefined) this.#rejectWaiting();
     for (const connection of this.#connections) this.#sweepConnection(connection, now);
     this.#presence.sweep(now);
