@@ -29,6 +29,7 @@ const CUT_TESTS = ['test/log/crash.test.ts', 'test/log/cluster-log.test.ts'];
 const REPLICAS_TEST = ['test/state/replicas.test.ts'];
 /** The driver of the simulation, which does what src/cluster/node.ts does. */
 const DRIVER = 'test/simulation/node.ts';
+const NODE_TEST = ['test/cluster/node.test.ts'];
 const SEEDS_MAX = 2000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -76,6 +77,18 @@ const BREAKS: readonly Break[] = [
       },
     ],
   },
+  {
+    rule: 'R2',
+    what: 'a node that begins with a snapshot is still the one that it was, in the product',
+    patches: [
+      {
+        file: 'src/cluster/local-log.ts',
+        from: '    // Whatever was promised of what is here is over with it.\n    directory.renewIncarnation();\n',
+        to: '',
+      },
+    ],
+    tests: NODE_TEST,
+  },
   one('R3', 'a member follows before its epoch is on disk', ELECTION, [
     'this.#persist(this.#standing.clusterId, epoch);\n      return;',
     'this.#standing = { ...this.#standing, epoch };',
@@ -96,6 +109,18 @@ const BREAKS: readonly Break[] = [
     'const nameOf = ({ node, incarnation }: Node)',
     "const nameOf = ({ node, none: incarnation = '' }: Node & { none?: string })",
   ]),
+  {
+    rule: 'R4',
+    what: 'a change of the in-sync set that etcd refuses does not count any more',
+    patches: [
+      {
+        file: ELECTION,
+        from: "this.#role.kind === 'leading') this.#isUndecided = true;",
+        to: "this.#role.kind === 'leading') this.#effects.push({ kind: 'abandoned' });",
+      },
+    ],
+    tests: ['test/cluster/election.test.ts'],
+  },
   one('R5', 'the in-sync set shrinks below minInSync, in a leadership', LEADER, [
     'if (confirmed.length <= minInSync) return undefined;',
     'if (confirmed.length <= 1) return undefined;',
@@ -201,7 +226,7 @@ const BREAKS: readonly Break[] = [
         to: 'starts.slice()',
       },
     ],
-    tests: ['test/cluster/node.test.ts'],
+    tests: NODE_TEST,
   },
   one('R7', 'a leader serves before its barrier is committed', DRIVER, [
     'if (!isServed && highWatermark > barrier.offset)',
@@ -215,6 +240,26 @@ const BREAKS: readonly Break[] = [
     'if (key === undefined || key.value.node !== leader) return;',
     'if (key === undefined || key.value.node !== leader || leader !== null) return;',
   ]),
+  {
+    rule: 'R9',
+    what: 'nobody says that the process of a leader is gone, in the product',
+    patches: [
+      {
+        file: 'src/cluster/follower.ts',
+        from: "if (probe === 'gone' && !this.#isOver) this.#options.onGone();",
+        to: 'void probe;',
+      },
+    ],
+    tests: NODE_TEST,
+  },
+  {
+    rule: 'R10',
+    what: 'a member that was heard of long ago answers, in the product',
+    patches: [
+      { file: 'src/cluster/node.ts', from: 'const FOLLOWED_MS = 500;', to: 'const FOLLOWED_MS = 1e12;' },
+    ],
+    tests: NODE_TEST,
+  },
   one('R10', 'a leader without a lease goes on', ELECTION, [
     'nowMs > this.#leaseUntilMs && !isFollowed',
     'nowMs > Number.POSITIVE_INFINITY && !isFollowed',
