@@ -22,8 +22,10 @@ function faults(peers: Links, etcds: Links): OwnFault[] {
   /** The link from one member to the leader is cut; the others go on without it. */
   const member = (what: string, directions: readonly Direction[], breaks: boolean): OwnFault => ({
     what,
-    async breaks({ nodes, leader, members: [one, other], progress }) {
+    async breaks({ nodes, leader, members: [one, other], progress, moveOne }) {
       peers.get(leader)!.cut(directions, one);
+      // Clients of the member wait until it is mended, and all publishers may be there.
+      moveOne();
       await nodes.waitForInSync(2);
       assert.deepEqual([...nodes.inSync].sort(), [leader, other].sort());
       await progress();
