@@ -5,6 +5,8 @@ import { after, test } from 'node:test';
 import { killAllBrokers } from '../crash/broker-process.js';
 import { CuttableLink, type Direction } from './cuttable-link.js';
 import { hasKey, startEtcd } from './etcd-process.js';
+import type { Nodes } from './nodes.js';
+import { PlainClient } from './plain-client.js';
 import { type OwnFault, runFaults } from './rounds.js';
 
 after(killAllBrokers);
@@ -15,6 +17,13 @@ const NAMES = ['north', 'south', 'west'];
 const BEYOND_LEASE_MS = 1500;
 const BOTH: readonly Direction[] = ['there', 'back'];
 
+/** How often a node has said that it does not lead any more, since its lease is over. */
+function endsForWantOfLease(nodes: Nodes, node: string): number {
+  const lines = nodes.broker(node)!.lines();
+  return lines.filter(({ message }) => /stands down .* the lease was not renewed in time/.test(message))
+    .length;
+}
+
 type Links = ReadonlyMap<string, CuttableLink>;
 
 /** @param peers in front of each broker, where its members dial @param etcds from each broker to etcd */
@@ -22,8 +31,10 @@ function faults(peers: Links, etcds: Links): OwnFault[] {
   /** The link from one member to the leader is cut; the others go on without it. */
   const member = (what: string, directions: readonly Direction[], breaks: boolean): OwnFault => ({
     what,
-    async breaks({ nodes, leader, members: [one, other], progress }) {
+    async breaks({ nodes, leader, members: [one, other], progress, moveOne }) {
       peers.get(leader)!.cut(directions, one);
+      // Clients of the member wait until it is mended, and all publishers may be there.
+      moveOne();
       await nodes.waitForInSync(2);
       assert.deepEqual([...nodes.inSync].sort(), [leader, other].sort());
       await progress();
@@ -46,10 +57,16 @@ function faults(peers: Links, etcds: Links): OwnFault[] {
   const replaced = (what: string, directions: readonly Direction[], isAlone: boolean): OwnFault => ({
     what,
     async breaks({ nodes, leader: former, progress }) {
+      const client = await PlainClient.connect(nodes.broker(former)!.port, 'stays with the former leader');
+      const toldBefore = endsForWantOfLease(nodes, former);
       etcds.get(former)!.cut(directions);
       if (isAlone) peers.get(former)!.cut(directions);
       await nodes.until('another one leads', () => nodes.leader !== former);
       await progress();
+      // By itself, for nobody can tell it (R10).
+      if (isAlone) await nodes.until('it stands down', () => endsForWantOfLease(nodes, former) > toldBefore);
+      assert.equal(await client.next('pingresp'), undefined, 'its clients are closed');
+      client.close();
       if (isAlone) peers.get(former)!.mend();
       etcds.get(former)!.mend();
     },

@@ -43,6 +43,8 @@ export interface Round {
   standsStill(forMs?: number): Promise<void>;
   /** Resolves when so many things have happened to messages; drawn where absent. */
   progress(count?: number): Promise<void>;
+  /** One publisher is taken away from the node that it is connected to, and goes to any that takes it. */
+  moveOne(): void;
 }
 
 export interface ClusterRoundsOptions {
@@ -270,7 +272,8 @@ export class ClusterRounds {
       if (acknowledged() >= newer)
         throw new Error('messages are acknowledged while the cluster should stand still');
     };
-    const work = fault.breaks({ nodes, etcd, leader, members, standsStill, progress });
+    const moveOne = () => this.#publishers[0]!.drop();
+    const work = fault.breaks({ nodes, etcd, leader, members, standsStill, progress, moveOne });
     await ledger.whileRight(work);
     const mendedMs = performance.now();
     const newer = this.#newer();
