@@ -232,11 +232,13 @@ export class PeerListener {
   }
 }
 
-/** Tells of the first of several refusals at once, and of those that follow after a second, then less and less often, with their number. */
+/** Tells of the first refusal for a reason at once, and of those that follow after a second, then less and less often, with their number. */
 class RefusalLog {
   readonly #logger: Logger;
   #count = 0;
   #latest: Record<string, unknown> = {};
+  /** Reasons that were told since the timer was set. */
+  readonly #told = new Set<unknown>();
   #timer: NodeJS.Timeout | undefined = undefined;
   #intervalMs = LOG_INTERVAL_MS;
 
@@ -244,29 +246,36 @@ class RefusalLog {
     this.#logger = logger;
   }
 
-  report(fields: Record<string, unknown>): void {
+  report(fields: { readonly reason: string } & Record<string, unknown>): void {
     this.#count += 1;
     this.#latest = fields;
-    if (this.#timer === undefined) this.#flush();
+    if (!this.#told.has(fields.reason)) this.#tell();
   }
 
   close(): void {
-    clearTimeout(this.#timer);
-    this.#flush();
+    if (this.#count > 0) this.#tell();
     clearTimeout(this.#timer);
   }
 
-  #flush(): void {
+  #tell(): void {
+    this.#logger.warn('a connection on the peer address was refused', {
+      count: this.#count,
+      ...this.#latest,
+    });
+    this.#count = 0;
+    this.#told.add(this.#latest.reason);
+    this.#timer ??= setTimeout(() => this.#onTime(), this.#intervalMs).unref();
+  }
+
+  #onTime(): void {
     this.#timer = undefined;
+    this.#told.clear();
     if (this.#count === 0) {
       this.#intervalMs = LOG_INTERVAL_MS;
       return;
     }
-    const count = this.#count;
-    this.#count = 0;
-    this.#timer = setTimeout(() => this.#flush(), this.#intervalMs).unref();
     this.#intervalMs = Math.min(2 * this.#intervalMs, LOG_INTERVAL_MS_MAX);
-    this.#logger.warn('a connection on the peer address was refused', { count, ...this.#latest });
+    this.#tell();
   }
 }
 
