@@ -128,8 +128,9 @@ test(
 );
 
 test('while a leader drains, the clients of a member wait for the next one', TIMEOUT, async (context) => {
-  // A member that is silent is waited for half as long, and the leader drains for as long as that keeps it from committing.
-  const { nodes, portOf } = await cluster(context, { settings: ['cluster.leaseSeconds=20'] });
+  // A member that is silent is waited for half as long, and the leader drains for as long as that keeps it from committing. Where that one was not heard of
+  // again in time the next leader waits as long for the former one, which has to be over before the client is refused.
+  const { nodes, portOf } = await cluster(context, { settings: ['cluster.leaseSeconds=6'] });
   await nodes.startAll();
   const first = await nodes.waitForLeader();
   await nodes.waitForInSync(3);
