@@ -87,6 +87,7 @@ const TOO_FEW_MS = 10_000;
 
 /** How often silence, delays and expiry are looked for. */
 const SWEEP_MS = 250;
+/** What a sweep counts at most of the time since the one before: the process may have stood still. */
 const SWEEP_MS_MAX = 1000;
 
 export class Broker {

@@ -186,8 +186,8 @@ export class Leadership {
         this.#advance();
         this.#settleInSync();
       },
-      isWaitedFor: ({ node, incarnation: own }) => this.#core.isWaitedFor({ node, incarnation: own }),
-      onAck: (acked, keptOffset, _applied, isFull) => {
+      isWaitedFor: (one) => this.#core.isWaitedFor(one),
+      onAck: (acked, keptOffset, isFull) => {
         this.#core.onAck(acked.node, keptOffset, this.#nowMs(), isFull);
         this.#advance();
         this.#settleInSync();

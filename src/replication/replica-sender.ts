@@ -34,7 +34,7 @@ export interface ReplicaSenderOptions {
   onUnreadable(why: string): void;
   /** The member's log is a part of this one up to `keptOffset`. */
   onJoined(sender: ReplicaSender, keptOffset: number): void;
-  onAck(sender: ReplicaSender, keptOffset: number, applied: number, isFull: boolean): void;
+  onAck(sender: ReplicaSender, keptOffset: number, isFull: boolean): void;
   /** The member is in sync, or about to be. */
   isWaitedFor(sender: ReplicaSender): boolean;
   /** What the member's state before an offset hashes to. */
@@ -145,7 +145,7 @@ export class ReplicaSender implements PeerLinkHandler<FrameToLeader> {
       this.#sentBytes -= this.#sent[count]!.bytes;
     }
     this.#sent.splice(0, count);
-    this.#options.onAck(this, durableEnd, applied, isFull);
+    this.#options.onAck(this, durableEnd, isFull);
     this.stream();
   }
 
